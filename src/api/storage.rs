@@ -1,0 +1,133 @@
+//! Where a checkpoint lies: `spec.storage`. No behaviour, no I/O.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where the data lies. Set one member, or none when `path` is a URI that says it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("[has(self.s3), has(self.persistentVolumeClaim), has(self.inline)].filter(member, member).size() <= 1")
+        .message("set at most one of s3, persistentVolumeClaim and inline"),
+)]
+pub struct Storage {
+    /// An S3 bucket: Amazon's or any server that speaks the same protocol (`MinIO`, Ceph, SeaweedFS, R2 and others).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Source>,
+    /// A claim in the Checkpoint's own namespace. It must be Bound; it is mounted read-only and never changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<ClaimSource>,
+    /// A small checkpoint written into the manifest itself, the counterpart of Ray's dict checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inline: Option<InlineSource>,
+}
+
+/// A bucket and how to reach it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct S3Source {
+    /// The bucket's name. Leave it out when `path` is an `s3://` URI, which names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9._-]+$"))]
+    pub bucket: Option<String>,
+    /// The bucket's region, `us-east-1` when left out. Servers other than Amazon's usually ignore it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[a-zA-Z0-9-]+$"))]
+    pub region: Option<String>,
+    /// The server's address such as `https://minio.storage.svc:9000`. Leave it out for Amazon S3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^https?://[^/@?#\s]+/?$"))]
+    pub endpoint: Option<String>,
+    /// How the bucket is named in requests: `Path` (`endpoint/bucket/key`) or `VirtualHosted` (`bucket.endpoint/key`).
+    /// Left out: `Path` with an endpoint, `VirtualHosted` without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addressing: Option<Addressing>,
+    /// Must be true for an `http://` endpoint: the data and the requests are then readable on the network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub insecure: bool,
+    /// Certificate authorities to trust in addition to the usual ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<CaBundle>,
+    /// Who reads. Left out: whatever the service account of the worker pods gives (IRSA, EKS Pod Identity).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<S3Credentials>,
+}
+
+/// Styles of naming a bucket in a request.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum Addressing {
+    /// `https://endpoint/bucket/key`
+    Path,
+    /// `https://bucket.endpoint/key`
+    VirtualHosted,
+}
+
+/// Certificate authorities from a `ConfigMap`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CaBundle {
+    /// The `ConfigMap` in the Checkpoint's namespace, and its key.
+    pub config_map_ref: ConfigMapKeyReference,
+}
+
+/// A key of a `ConfigMap`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapKeyReference {
+    /// The `ConfigMap`'s name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key that holds PEM certificates.
+    #[serde(default = "ca_key")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+}
+
+fn ca_key() -> String {
+    "ca.crt".to_owned()
+}
+
+/// Who reads the bucket: a Secret's keys, or nobody in particular.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.secretRef) != (has(self.anonymous) && self.anonymous)")
+        .message("set either secretRef or anonymous: true; leave credentials out to use the service account's own identity"),
+)]
+pub struct S3Credentials {
+    /// A Secret with the keys `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, for temporary credentials, `AWS_SESSION_TOKEN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretReference>,
+    /// True for public buckets: requests are not signed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
+}
+
+/// A Secret in the Checkpoint's namespace. The kubelet mounts it into worker pods; the controller never reads it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretReference {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// A claim that already holds the checkpoint.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimSource {
+    /// The claim's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub claim_name: String,
+}
+
+/// A checkpoint in the manifest.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InlineSource {
+    /// A JSON object as text, at most 64 KiB; text, because the API server would rewrite numbers. It becomes
+    /// `checkpoint.json` and `dict_checkpoint.pkl`, which Python's pickle reads back as an equal dict.
+    #[schemars(length(min = 2, max = 65536))]
+    pub json: String,
+}

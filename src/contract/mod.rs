@@ -1,0 +1,19 @@
+//! What controller and worker say to each other: tasks, reports, reasons, exit codes, digests. Pure, no I/O.
+
+pub mod digest;
+pub mod environment;
+pub mod exit;
+pub mod filter;
+pub mod manifest;
+mod reason;
+pub mod report;
+mod task;
+mod validation;
+
+pub use reason::{ConditionType, Reason};
+pub use report::{Contents, Finding, Outcome, Report, Selection, SourceFacts, Transfer};
+pub use task::{InlineTask, LoadTask, S3Access, S3Task, Source, Task, TaskKind};
+pub use validation::{Depth, Format, PicklePolicy, PickleTier, Validation};
+
+/// Version of [`Task`] and [`Report`]; a worker refuses a task of another version.
+pub const VERSION: u32 = 1;

@@ -1,0 +1,126 @@
+//! The task that a worker is given: no secrets, only where they are mounted. Pure, no I/O.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Validation, filter::Filter};
+
+/// What a worker is to do, as JSON in base64 in an environment variable.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    /// [`super::VERSION`] of the writer.
+    pub version: u32,
+    /// What to do.
+    pub kind: TaskKind,
+    /// Where to read.
+    pub source: Source,
+    /// What must be true of the source.
+    pub validation: Validation,
+    /// What the volumes include, one filter a volume: the pickle policy judges these files, all files when it is empty.
+    /// The report's `selections` answer in the same order.
+    #[serde(default)]
+    pub volumes: Vec<Filter>,
+    /// What to bring, for `Load` and `Verify`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadTask>,
+}
+
+/// Kinds of tasks.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+pub enum TaskKind {
+    /// List, judge, report.
+    Inspect,
+    /// Copy into the mounted volume, judge what was written, write the manifest.
+    Load,
+    /// Hash the files of a mounted volume again and compare with its manifest. Writes nothing.
+    Verify,
+}
+
+impl TaskKind {
+    /// The name as it stands in reports, names of Jobs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inspect => "inspect",
+            Self::Load => "load",
+            Self::Verify => "verify",
+        }
+    }
+}
+
+/// What a load brings, or a verification expects.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadTask {
+    /// The inspected listing; another one ends the load as `SourceChanged`.
+    pub fingerprint: String,
+    /// Which files.
+    pub filter: Filter,
+    /// The digest that the published volume must have, when it is known before (adoption of a retained claim).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+/// Where to read. No member holds a secret.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Source {
+    /// A bucket.
+    S3(S3Task),
+    /// The claim that is mounted at [`super::environment::SOURCE_MOUNT`].
+    Claim {
+        /// The claim's name, for messages and the URI.
+        claim_name: String,
+        /// The folder below the claim's root, empty for the root.
+        path: String,
+    },
+    /// Data in an environment variable of its own, see [`super::environment::INLINE`].
+    Inline(InlineTask),
+}
+
+/// A bucket and how to reach it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct S3Task {
+    /// The bucket.
+    pub bucket: String,
+    /// The prefix, without slashes at its ends; empty for the whole bucket.
+    pub path: String,
+    /// The region; `us-east-1` when the user said nothing.
+    pub region: String,
+    /// The endpoint; none for Amazon's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// `https://bucket.endpoint/key` instead of `https://endpoint/bucket/key`.
+    #[serde(default)]
+    pub virtual_hosted: bool,
+    /// Whether `http://` is allowed.
+    #[serde(default)]
+    pub insecure: bool,
+    /// Whether [`super::environment::CA_FILE`] is to be trusted too; the text names the `ConfigMap` and key for messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Who reads.
+    pub access: S3Access,
+}
+
+/// Who reads a bucket.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum S3Access {
+    /// Keys in files below [`super::environment::CREDENTIALS_MOUNT`]; the text is the Secret's name, for messages.
+    Secret(String),
+    /// Unsigned requests.
+    Anonymous,
+    /// The pod's own identity.
+    #[default]
+    Ambient,
+}
+
+/// Data in the manifest.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InlineTask {
+    /// BLAKE3 of the text, hexadecimal, so that the task's hash covers the data.
+    pub blake3: String,
+}

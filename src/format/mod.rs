@@ -1,0 +1,78 @@
+//! Judges a checkpoint from its listing and small ranges of its files. Pure, sans I/O: it asks for bytes and is given them.
+
+use std::ops::Range;
+
+use crate::contract::{Contents, Finding, Reason};
+
+/// A file of the checkpoint, as listed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct File {
+    /// Path below the checkpoint's root.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// Names a read among those that were asked for.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ReadId(pub usize);
+
+/// A range of a file that the judge needs. It lies within the file and is at most [`MAX_READ`] bytes long.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Read {
+    /// Names the read when it is answered.
+    pub id: ReadId,
+    /// Index into the files that the judge was made with.
+    pub file: usize,
+    /// Bytes of that file.
+    pub range: Range<u64>,
+}
+
+/// The longest range that a judge asks for at once, in bytes.
+pub const MAX_READ: u64 = 256 << 10;
+
+/// What the judge is told.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// Begin.
+    Start,
+    /// The bytes of a range that was asked for. Answers may come in any order.
+    Bytes {
+        /// Which range.
+        id: ReadId,
+        /// Exactly its bytes.
+        bytes: &'a [u8],
+    },
+}
+
+/// What the judge says.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Further ranges are needed; none while earlier ones are still to be answered.
+    Read(Vec<Read>),
+    /// All that was needed is there.
+    Done(Box<Verdict>),
+}
+
+/// What the checkpoint is, and whether it is what was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// `Complete` when it is good, else the reason why not.
+    pub reason: Reason,
+    /// What is the matter, naming the file, and what to do; a summary when it is good.
+    pub message: String,
+    /// Facts.
+    pub contents: Contents,
+    /// The object in `.metadata.json`; none when there is no such file or no such object in it.
+    pub metadata: Option<serde_json::Value>,
+    /// All that was noticed.
+    pub findings: Vec<Finding>,
+}
+
+impl Verdict {
+    /// Whether the checkpoint is what was asked for.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.reason == Reason::Complete
+    }
+}

@@ -1,0 +1,219 @@
+//! Decides what to do next for one Checkpoint: `(Config, Observed, now) -> Plan`. Pure, no I/O: no client, clock or environment.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    storage::v1::StorageClass,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api::{Checkpoint, CheckpointStatus, Worker},
+    contract::{ConditionType, Outcome, Reason, TaskKind},
+};
+
+/// What the installation decided; no part of it enters the hash of a task's inputs, so that an upgrade restarts nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Image of worker pods: the one that the controller runs from.
+    pub worker_image: String,
+    /// `imagePullPolicy` of worker pods; none leaves it to Kubernetes.
+    pub worker_image_pull_policy: Option<String>,
+    /// Defaults for `spec.worker`.
+    pub worker: Worker,
+}
+
+/// The world as far as one Checkpoint is concerned, read before planning.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The Checkpoint itself, read from the API server and not from a cache.
+    pub checkpoint: Checkpoint,
+    /// Jobs that carry the Checkpoint's UID as their label.
+    pub jobs: Vec<Job>,
+    /// Pods that carry the Checkpoint's UID as their label.
+    pub pods: Vec<Pod>,
+    /// Events of those Jobs that have no pod and are not finished.
+    pub job_events: Vec<JobEvent>,
+    /// Claims that carry the Checkpoint's UID as their label, and those that [`interests`] names, whoever owns them.
+    pub claims: Vec<PersistentVolumeClaim>,
+    /// The persistent volumes that these claims name in `spec.volumeName`.
+    pub volumes: Vec<PersistentVolume>,
+    /// All storage classes.
+    pub storage_classes: Vec<StorageClass>,
+    /// Pods that mount the source claim, when the source is a claim that one node holds.
+    pub source_pods: Vec<Pod>,
+    /// Whether a worker Job may be created now.
+    pub turn: Turn,
+    /// What the API server refused of the same pass's actions: the plan is then made again, for the status alone.
+    pub refusals: Vec<Refusal>,
+}
+
+/// Whether a worker Job may be created now under the limits of the installation.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Turn {
+    /// Yes.
+    #[default]
+    Granted,
+    /// No: this many workers run, in all or in the namespace.
+    Waiting {
+        /// Workers that run.
+        running: usize,
+    },
+}
+
+/// An event about a Job.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct JobEvent {
+    /// The Job's name.
+    pub job: String,
+    /// Such as `FailedCreate`.
+    pub reason: String,
+    /// The text.
+    pub message: String,
+}
+
+/// An action that the API server refused for a reason that lies in the cluster and not in timing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refusal {
+    /// [`Action::object`] of the refused action.
+    pub object: String,
+    /// HTTP status.
+    pub code: u16,
+    /// The API server's message.
+    pub message: String,
+}
+
+/// Claims to read by name, because others may own them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Interests {
+    /// Names of claims in the Checkpoint's namespace: targets and the source.
+    pub claims: Vec<String>,
+    /// The source claim, if the source is one: pods that mount it are to be read too.
+    pub source_claim: Option<String>,
+}
+
+/// What to do, in this order: the actions, one status write when it differs, then the events.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Writes to Kubernetes, in order. Each can be repeated.
+    pub actions: Vec<Action>,
+    /// The whole status.
+    pub status: CheckpointStatus,
+    /// Transitions to tell users about.
+    pub events: Vec<EventDraft>,
+    /// Results of workers that this status records for the first time, for metrics.
+    pub results: Vec<WorkerResult>,
+    /// When to look again if nothing changes before.
+    pub requeue: Option<Duration>,
+    /// Whether the plan would create a worker Job if it were its turn.
+    pub wants_turn: bool,
+}
+
+/// A write to Kubernetes. Deletions and patches carry the UID, patches of what others write too the resource version.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Create; when it exists and has our owner reference, fine.
+    CreateJob(Box<Job>),
+    /// Delete with background propagation; its pods go with it.
+    DeleteJob {
+        /// Name.
+        name: String,
+        /// Precondition.
+        uid: String,
+    },
+    /// Create; when it exists and carries our label, fine.
+    CreateClaim(Box<PersistentVolumeClaim>),
+    /// Delete.
+    DeleteClaim {
+        /// Name.
+        name: String,
+        /// Precondition.
+        uid: String,
+    },
+    /// JSON merge patch whose `metadata` holds `uid`, and `resourceVersion` where the order of writes matters.
+    PatchClaim {
+        /// Name.
+        name: String,
+        /// The patch.
+        patch: serde_json::Value,
+    },
+    /// JSON merge patch whose `metadata` holds `uid` and `resourceVersion`.
+    PatchVolume {
+        /// Name.
+        name: String,
+        /// The patch.
+        patch: serde_json::Value,
+    },
+}
+
+/// An event for `kubectl describe`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EventDraft {
+    /// Whether something is wrong.
+    pub warning: bool,
+    /// The condition whose transition it tells.
+    pub condition: ConditionType,
+    /// The condition's reason.
+    pub reason: Reason,
+    /// The condition's message.
+    pub note: String,
+}
+
+/// The result of a worker.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WorkerResult {
+    /// What it did.
+    pub task: TaskKind,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bytes that it read from the source.
+    pub bytes_fetched: u64,
+}
+
+/// What a published volume holds: JSON in [`crate::api::ANNOTATION_PUBLISHED`].
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Publication {
+    /// UID of the Checkpoint that published it.
+    pub checkpoint_uid: String,
+    /// Where the data came from.
+    pub uri: String,
+    /// The listing that it came from.
+    pub fingerprint: String,
+    /// [`crate::contract::digest::filter_hash`] of the volume's filter.
+    pub filter: String,
+    /// Digest of the files in the volume.
+    pub digest: String,
+    /// Number of bytes in the volume.
+    pub bytes: i64,
+}
+
+impl Action {
+    /// The object that it writes, such as `persistentvolumeclaims/llama`, for messages and refusals.
+    #[must_use]
+    pub fn object(&self) -> String {
+        let name_of = |name: &Option<String>| name.clone().unwrap_or_default();
+        match self {
+            Self::CreateJob(job) => format!("jobs/{}", name_of(&job.metadata.name)),
+            Self::DeleteJob { name, .. } => format!("jobs/{name}"),
+            Self::CreateClaim(claim) => format!("persistentvolumeclaims/{}", name_of(&claim.metadata.name)),
+            Self::DeleteClaim { name, .. } | Self::PatchClaim { name, .. } => format!("persistentvolumeclaims/{name}"),
+            Self::PatchVolume { name, .. } => format!("persistentvolumes/{name}"),
+        }
+    }
+}
+
+/// Which claims to read by name before planning.
+#[must_use]
+pub fn interests(_checkpoint: &Checkpoint) -> Interests {
+    Interests::default()
+}
+
+/// Decides what to do.
+#[must_use]
+pub fn plan(_config: &Config, observed: &Observed, _now: Timestamp) -> Plan {
+    Plan { status: observed.checkpoint.status.clone().unwrap_or_default(), ..Plan::default() }
+}

@@ -1,0 +1,135 @@
+//! Storage backends behind one trait: list, and read ranges. Does I/O.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::{future::BoxFuture, stream::BoxStream};
+
+use crate::contract::{Reason, SourceFacts, digest};
+
+/// A file of a checkpoint in its storage.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// Path below the checkpoint's root: safe to be created below a folder (see the module of paths).
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// What tells versions of the file apart: version or ETag, for claims the modification time. Empty when the storage has nothing.
+    pub version: String,
+}
+
+/// All files of a checkpoint, sorted by the bytes of their paths, without folder markers. At least one.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Listing {
+    /// The files.
+    pub entries: Vec<Entry>,
+}
+
+impl Listing {
+    /// [`digest::fingerprint`] of the files.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        digest::fingerprint(self.entries.iter().map(|entry| (entry.path.as_str(), entry.size, entry.version.as_str())))
+    }
+
+    /// Sum of the sizes in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.size))
+    }
+
+    /// The facts that reports carry.
+    #[must_use]
+    pub fn facts(&self, uri: &str) -> SourceFacts {
+        SourceFacts {
+            uri: uri.to_owned(),
+            fingerprint: self.fingerprint(),
+            files: self.entries.len() as u64,
+            bytes: self.bytes(),
+        }
+    }
+}
+
+/// A place that checkpoints lie in.
+pub trait Storage: Send + Sync {
+    /// The full location of the checkpoint, without secrets.
+    fn uri(&self) -> String;
+
+    /// Lists all files. No file at all is [`StorageError::NotFound`], only folder markers is [`StorageError::Empty`].
+    fn list(&self) -> BoxFuture<'_, Result<Listing, StorageError>>;
+
+    /// Reads a range of a file as it was listed: pinned to its version, and exactly as many bytes as the range is long.
+    fn read<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxStream<'a, Result<Bytes, StorageError>>;
+}
+
+/// Why a storage could not do what it was asked. Messages name the place and hold no secret and no response body.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum StorageError {
+    /// The bucket, claim, path or file does not exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// There are only folder markers.
+    #[error("{0}")]
+    Empty(String),
+    /// The storage refused, or there are no credentials.
+    #[error("{0}")]
+    AccessDenied(String),
+    /// The certificate is not trusted.
+    #[error("{0}")]
+    Tls(String),
+    /// Plain HTTP without permission.
+    #[error("{0}")]
+    Insecure(String),
+    /// The file is no longer what was listed.
+    #[error("{0}")]
+    Changed(String),
+    /// A key cannot be a safe path, or links lead out of the claim.
+    #[error("{0}")]
+    InvalidPath(String),
+    /// A file stands only for another that is not there (a broken link).
+    #[error("{0}")]
+    Incomplete(String),
+    /// The settings cannot be used.
+    #[error("{0}")]
+    InvalidSpec(String),
+    /// No or no usable answer: names that do not resolve, refused connections, stalls, 5xx, 429.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// Whether it is worth trying again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Class {
+    /// The same request may succeed soon.
+    Transient,
+    /// The same request ends the same until a person does something.
+    Terminal,
+}
+
+impl StorageError {
+    /// Whether it is worth trying again.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Unreachable(_) => Class::Transient,
+            _ => Class::Terminal,
+        }
+    }
+
+    /// The reason that a condition shows.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NotFound(_) => Reason::NotFound,
+            Self::Empty(_) => Reason::Empty,
+            Self::AccessDenied(_) => Reason::AccessDenied,
+            Self::Tls(_) => Reason::TlsFailed,
+            Self::Insecure(_) => Reason::InsecureEndpoint,
+            Self::Changed(_) => Reason::SourceChanged,
+            Self::InvalidPath(_) => Reason::InvalidPath,
+            Self::Incomplete(_) => Reason::Incomplete,
+            Self::InvalidSpec(_) => Reason::InvalidSpec,
+            Self::Unreachable(_) => Reason::Unreachable,
+        }
+    }
+}
