@@ -1,6 +1,6 @@
 //! Decides what to do next for one Checkpoint: `(Config, Observed, now) -> Plan`. Pure, no I/O: no client, clock or environment.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -45,6 +45,8 @@ pub struct Observed {
     pub storage_classes: Vec<StorageClass>,
     /// Pods that mount the source claim, when the source is a claim that one node holds.
     pub source_pods: Vec<Pod>,
+    /// UIDs of all Checkpoints of the namespace that exist: a retained claim of one of them is not up for adoption.
+    pub live_uids: BTreeSet<String>,
     /// Whether a worker Job may be created now.
     pub turn: Turn,
     /// What the API server refused of the same pass's actions: the plan is then made again, for the status alone.
