@@ -3,19 +3,18 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use k8s_openapi::api::batch::v1::Job;
 
 use crate::{
-    api::{ANNOTATION_REVALIDATE, SourceStatus, VolumeStatus},
-    contract::{
-        ConditionType, Depth, Outcome, PicklePolicy, Reason, Report, Source, Task, TaskKind, VERSION, Validation,
-    },
+    api::ANNOTATION_REVALIDATE,
+    contract::{ConditionType, Depth, PicklePolicy, Reason, Task, TaskKind, VERSION, Validation},
 };
 
 use super::{
-    attempt::{self, Attempt, Ended},
-    backoff, claims, names, quantity,
-    scene::{Draft, Scene, State, Truth, count, time},
+    attempt::{self, Attempt},
+    names,
+    scene::{Draft, Scene, Start, State, Truth, time},
+    source_claim, verdict,
     worker_job::{self, JobRequest},
 };
 
@@ -65,7 +64,7 @@ pub(super) fn decide(scene: &Scene<'_>, draft: &mut Draft, pinned: Option<&str>)
         match attempt::look(scene.observed, job, TaskKind::Inspect, scene.now) {
             Attempt::Ended(ended) => {
                 let is_drift = attempt::has_inputs(job, &drift_inputs);
-                return record(scene, draft, job, &ended, is_drift, &inputs, pinned);
+                return verdict::record(scene, draft, job, &ended, is_drift, &inputs, pinned);
             }
             Attempt::Ending => {
                 draft.look_again(Duration::from_secs(1));
@@ -101,7 +100,7 @@ fn begin(
     inputs: &str,
     pinned: Option<&str>,
 ) -> Inspected {
-    let node = match source_claim(scene) {
+    let node = match source_claim::check(scene) {
         Ok(node) => node,
         Err(state) => {
             draft.look_again(Duration::from_secs(10));
@@ -123,7 +122,7 @@ fn begin(
     };
     let asked_anew = !is_judged(draft, inputs) || revalidate(scene) != handled(draft);
     let start = draft.start(scene, &request);
-    if matches!(start, super::scene::Start::Created) {
+    if matches!(start, Start::Created) {
         set_attempt(draft, number);
         if asked_anew {
             draft.status.inspection.get_or_insert_default().failures = 0;
@@ -152,7 +151,7 @@ fn current_job<'a>(scene: &Scene<'a>, draft: &mut Draft, inputs: &str, drift_inp
 }
 
 fn launch(scene: &Scene<'_>) -> String {
-    let node = source_claim(scene).ok().flatten();
+    let node = source_claim::check(scene).ok().flatten();
     worker_job::launch_hash(scene.checkpoint, None, node.as_deref())
 }
 
@@ -164,7 +163,7 @@ fn handled(draft: &Draft) -> Option<String> {
     draft.status.inspection.as_ref().and_then(|inspection| inspection.handled_revalidate.clone())
 }
 
-fn next_attempt(draft: &Draft) -> Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time> {
+pub(super) fn next_attempt(draft: &Draft) -> Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time> {
     draft.status.inspection.as_ref().and_then(|inspection| inspection.next_attempt_at.clone())
 }
 
@@ -196,47 +195,6 @@ fn is_due(scene: &Scene<'_>, draft: &Draft, inputs: &str) -> bool {
         || inspection.next_attempt_at.as_ref().is_some_and(|next| next.0 <= scene.now)
 }
 
-/// Checks a claim that is the source, as far as it can be seen without mounting it; the node that pods must join.
-pub(super) fn source_claim(scene: &Scene<'_>) -> Result<Option<String>, State> {
-    let Source::Claim { claim_name, .. } = &scene.intent.source else { return Ok(None) };
-    let Some(claim) = scene.claim(claim_name) else {
-        return Err(State::failed(
-            Reason::NotFound,
-            format!(
-                "claim {claim_name} does not exist in this namespace; create it, or name another claim in a new Checkpoint"
-            ),
-        ));
-    };
-    if claims::phase(claim) != "Bound" {
-        let phase = claims::phase(claim);
-        return Err(State::failed(
-            Reason::WaitingForVolume,
-            format!("claim {claim_name} is {phase}; a claim must be Bound and filled before it can be a source"),
-        ));
-    }
-    let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.clone()).unwrap_or_default();
-    let shared = modes.iter().any(|mode| mode == "ReadWriteMany" || mode == "ReadOnlyMany");
-    let users: Vec<_> = scene.observed.source_pods.iter().filter(|pod| is_foreign(scene, pod)).collect();
-    if modes.iter().any(|mode| mode == "ReadWriteOncePod")
-        && let Some(pod) = users.first()
-    {
-        let pod = pod.metadata.name.as_deref().unwrap_or_default();
-        return Err(State::failed(
-            Reason::SourceInUse,
-            format!("claim {claim_name} is ReadWriteOncePod and pod {pod} uses it; it is read once the pod is gone"),
-        ));
-    }
-    let node = users.iter().find_map(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()));
-    Ok(if shared { None } else { node })
-}
-
-fn is_foreign(scene: &Scene<'_>, pod: &Pod) -> bool {
-    let labels = pod.metadata.labels.as_ref();
-    let ours = labels.and_then(|labels| labels.get(crate::api::LABEL_CHECKPOINT_UID)).map(String::as_str);
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    ours != Some(scene.uid) && !matches!(phase, Some("Succeeded" | "Failed"))
-}
-
 /// The source claim cannot be read now, which needs no worker to find out.
 fn unreachable_claim(
     scene: &Scene<'_>,
@@ -258,7 +216,7 @@ fn not_looked() -> State {
     State::unknown(Reason::Checking, "the source was not looked at yet")
 }
 
-fn drift_of_failure(state: &State) -> State {
+pub(super) fn drift_of_failure(state: &State) -> State {
     if state.reason == Reason::NotFound {
         State::met(
             Reason::SourceGone,
@@ -270,7 +228,13 @@ fn drift_of_failure(state: &State) -> State {
 }
 
 /// The state while nothing new is known; `news` is what holds the work up.
-fn waiting(scene: &Scene<'_>, draft: &Draft, inputs: &str, pinned: Option<&str>, news: Option<State>) -> Inspected {
+pub(super) fn waiting(
+    scene: &Scene<'_>,
+    draft: &Draft,
+    inputs: &str,
+    pinned: Option<&str>,
+    news: Option<State>,
+) -> Inspected {
     let before = |kind| State::of(&draft.status, kind);
     let drifted = before(ConditionType::Drifted);
     let fingerprint = draft.status.source.as_ref().and_then(|source| source.fingerprint.clone());
@@ -321,55 +285,8 @@ fn waiting(scene: &Scene<'_>, draft: &Draft, inputs: &str, pinned: Option<&str>,
     Inspected { reachable, validated, drifted, good: None, bad: false }
 }
 
-/// Takes the result of an inspection into the status.
-fn record(
-    scene: &Scene<'_>,
-    draft: &mut Draft,
-    job: &Job,
-    ended: &Ended,
-    is_drift: bool,
-    inputs: &str,
-    pinned: Option<&str>,
-) -> Inspected {
-    let report = &ended.report;
-    draft.count(report);
-    let number = attempt::number(job);
-    let before = waiting(scene, draft, inputs, pinned, None);
-    let mut inspection = draft.status.inspection.take().unwrap_or_default();
-    inspection.attempt = number;
-    inspection.recorded_attempt = number;
-    let asked = attempt::annotation(job, ANNOTATION_REVALIDATE).map(str::to_owned);
-    if asked.is_some() && asked != inspection.handled_revalidate {
-        // Who asks for a new look also wants failed loads to be tried at once.
-        for volume in &mut draft.status.volumes {
-            volume.failures = 0;
-            volume.next_attempt_at = None;
-        }
-    }
-    inspection.handled_revalidate = asked;
-    if !is_drift {
-        inspection.inputs = Some(inputs.to_owned());
-    }
-    let inspected = match pinned {
-        Some(pinned) => against_published(draft, report, before, is_drift, pinned, ended),
-        None => verdict(scene, draft, report, before, ended),
-    };
-    let good = inspected.good.is_some() || (pinned.is_some() && report.outcome != Outcome::Failed);
-    inspection.failures = if good { 0 } else { inspection.failures.saturating_add(1) };
-    inspection.next_attempt_at = Some(time(backoff::next(ended.at, inspection.failures, scene.uid))).filter(|_| !good);
-    draft.status.inspection = Some(inspection);
-    if good && draft.status.source.as_ref().is_some_and(|source| source.checked_at.is_none()) {
-        draft.status.source.get_or_insert_default().checked_at = Some(time(ended.at));
-    }
-    follow_interval(scene, draft, inputs);
-    if let Some(next) = next_attempt(draft) {
-        draft.look_again_at(next.0, scene.now);
-    }
-    inspected
-}
-
 /// After a good look the next one is due when the user wants it, also when that changes later.
-fn follow_interval(scene: &Scene<'_>, draft: &mut Draft, inputs: &str) {
+pub(super) fn follow_interval(scene: &Scene<'_>, draft: &mut Draft, inputs: &str) {
     if !is_judged(draft, inputs) {
         return;
     }
@@ -379,137 +296,4 @@ fn follow_interval(scene: &Scene<'_>, draft: &mut Draft, inputs: &str) {
     if let Some(inspection) = draft.status.inspection.as_mut().filter(|inspection| inspection.failures == 0) {
         inspection.next_attempt_at = next;
     }
-}
-
-/// A look at a source whose content is published already: it can only have drifted, or be judged under another spec.
-fn against_published(
-    draft: &mut Draft,
-    report: &Report,
-    before: Inspected,
-    is_drift: bool,
-    pinned: &str,
-    ended: &Ended,
-) -> Inspected {
-    let Some(source) = &report.source else {
-        let state = State::failed(report.reason.unwrap_or(Reason::WorkerFailed), report.message.clone());
-        return Inspected { drifted: drift_of_failure(&state), ..before };
-    };
-    if let Some(status) = &mut draft.status.source {
-        status.checked_at = Some(time(ended.at));
-    }
-    if source.fingerprint != pinned {
-        let message =
-            "the files in the source are no longer those that are published; create another Checkpoint for them";
-        return Inspected { drifted: State::met(Reason::SourceChanged, message), ..before };
-    }
-    let drifted = State::failed(Reason::InSync, "the source is what was published");
-    if is_drift {
-        return Inspected { drifted, ..before };
-    }
-    take_selections(draft, report);
-    let validated = verdict_state(report);
-    let good = (validated.truth == Truth::True).then(|| pinned.to_owned());
-    Inspected { bad: validated.truth == Truth::False, validated, good, drifted, ..before }
-}
-
-fn verdict(scene: &Scene<'_>, draft: &mut Draft, report: &Report, before: Inspected, ended: &Ended) -> Inspected {
-    let reason = report.reason.unwrap_or(Reason::WorkerFailed);
-    let Some(source) = &report.source else {
-        let reachable = if reason == Reason::WorkerFailed {
-            State::unknown(reason, report.message.clone())
-        } else {
-            State::failed(reason, report.message.clone())
-        };
-        let validated = match reason {
-            Reason::InvalidSpec | Reason::Empty | Reason::Incomplete | Reason::Corrupt => {
-                State::failed(reason, report.message.clone())
-            }
-            _ => State::unknown(Reason::Validating, "not validated: the source could not be read"),
-        };
-        // A listing that shows what is wrong was reached all the same.
-        let reachable = match reason {
-            Reason::Empty | Reason::Incomplete | Reason::Corrupt => {
-                State::met(Reason::Reachable, "the source was listed")
-            }
-            _ => reachable,
-        };
-        let bad = validated.truth == Truth::False;
-        return Inspected { reachable, validated, drifted: before.drifted, good: None, bad };
-    };
-    let status = draft.status.source.get_or_insert_default();
-    let same = status.fingerprint.as_deref() == Some(source.fingerprint.as_str());
-    *status = SourceStatus {
-        uri: source.uri.clone(),
-        fingerprint: Some(source.fingerprint.clone()),
-        files: Some(count(source.files)),
-        bytes: Some(count(source.bytes)),
-        size: Some(quantity::human(source.bytes)),
-        checked_at: Some(time(ended.at)),
-    };
-    let known = draft.status.digest.take().filter(|_| same);
-    draft.status.digest = report.digest.clone().or(known);
-    draft.status.contents.clone_from(&report.contents);
-    draft.status.metadata.clone_from(&report.metadata);
-    take_selections(draft, report);
-    let mut validated = verdict_state(report);
-    let pin = scene.checkpoint.spec.validation.digest.as_deref();
-    // An earlier load may have read these very files: their digest needs no second download to be compared.
-    if let (Truth::True, Some(pin), Some(digest)) = (validated.truth, pin, draft.status.digest.as_deref())
-        && pin != digest
-    {
-        validated = State::failed(
-            Reason::DigestMismatch,
-            format!("the content has digest {digest}, validation.digest asks for {pin}; repair the source or the pin"),
-        );
-    }
-    let good = (validated.truth == Truth::True).then(|| source.fingerprint.clone());
-    let reachable = State::met(Reason::Reachable, format!("{} files, {}", source.files, quantity::human(source.bytes)));
-    let drifted = State::failed(Reason::InSync, "the source is what was inspected");
-    Inspected { reachable, bad: validated.truth == Truth::False, validated, drifted, good }
-}
-
-fn verdict_state(report: &Report) -> State {
-    let reason = report.reason.unwrap_or(Reason::WorkerFailed);
-    match report.outcome {
-        Outcome::Good => State::met(Reason::Complete, report.message.clone()),
-        Outcome::Bad => State::failed(reason, report.message.clone()),
-        Outcome::Failed => State::unknown(reason, report.message.clone()),
-    }
-}
-
-/// Notes what each volume will hold.
-fn take_selections(draft: &mut Draft, report: &Report) {
-    for (volume, selection) in draft.status.volumes.iter_mut().zip(&report.selections) {
-        set_selection(volume, selection.bytes, selection.required_bytes);
-    }
-}
-
-fn set_selection(volume: &mut VolumeStatus, bytes: u64, required: u64) {
-    volume.bytes_total = Some(count(bytes));
-    volume.bytes_required = Some(count(required));
-}
-
-/// A load read the files and found what the inspection could not see.
-pub(super) fn overrule(scene: &Scene<'_>, draft: &mut Draft, inspected: &mut Inspected, verdict: State, pinned: bool) {
-    if pinned {
-        if verdict.reason == Reason::SourceChanged {
-            inspected.drifted = State::met(Reason::SourceChanged, verdict.message);
-        }
-        return;
-    }
-    let mut inspection = draft.status.inspection.take().unwrap_or_default();
-    if verdict.reason == Reason::SourceChanged {
-        // Another listing may be good as well: it is inspected at once.
-        inspection.inputs = None;
-        draft.look_again(Duration::from_secs(1));
-    } else {
-        // The interval grows with the loads that failed: inspections in between are good and would start it anew.
-        let failures = draft.status.volumes.iter().map(|volume| volume.failures).max().unwrap_or(0);
-        inspection.failures = failures.max(inspection.failures.saturating_add(1));
-        inspection.next_attempt_at = Some(time(backoff::next(scene.now, inspection.failures, scene.uid)));
-        inspected.bad = true;
-    }
-    inspected.validated = verdict;
-    inspected.good = None;
-    draft.status.inspection = Some(inspection);
 }

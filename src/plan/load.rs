@@ -11,9 +11,9 @@ use crate::{
 
 use super::{
     attempt::{self, Attempt, Ended},
-    backoff, inspection, names, publish,
+    backoff, names, publish,
     scene::{Draft, Scene, Start, State, Truth, count, time},
-    staging,
+    source_claim, staging,
     validate::VolumeIntent,
     volume::{Basis, retire, set},
     worker_job::{self, JobRequest},
@@ -94,7 +94,7 @@ fn work(
     fingerprint: &str,
     status: &mut VolumeStatus,
 ) {
-    let node = inspection::source_claim(scene).ok().flatten();
+    let node = source_claim::check(scene).ok().flatten();
     let placement = volume.volume.placement.as_ref();
     let launch = worker_job::launch_hash(scene.checkpoint, placement, node.as_deref());
     let job = current_job(scene, draft, volume, TaskKind::Load, inputs, &launch, status.recorded_attempt);

@@ -30,8 +30,10 @@ pub mod names;
 mod publish;
 pub mod quantity;
 mod scene;
+mod source_claim;
 mod staging;
 pub mod validate;
+mod verdict;
 mod volume;
 pub mod worker_job;
 
@@ -304,8 +306,8 @@ fn carry_out(scene: &Scene<'_>, draft: &mut Draft) -> Inspected {
         let basis = volume::Basis { good: inspected.good.as_deref(), bad: inspected.bad, pinned: pinned.as_deref() };
         volume::decide(scene, draft, intent, index, &basis);
     }
-    if let Some(verdict) = draft.verdict.take() {
-        inspection::overrule(scene, draft, &mut inspected, verdict, pinned.is_some());
+    if let Some(found) = draft.verdict.take() {
+        verdict::overrule(scene, draft, &mut inspected, found, pinned.is_some());
     }
     inspected
 }
