@@ -48,6 +48,7 @@ impl World {
             source_pods: interests.source_claim.as_ref().map(mounts).unwrap_or_default(),
             turn: self.turn,
             refusals: Vec::new(),
+            live_uids: self.checkpoints.keys().cloned().collect(),
             jobs,
             claims,
         }

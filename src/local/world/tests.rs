@@ -35,7 +35,7 @@ fn world() -> World {
     world
 }
 
-fn metadata(name: &str, owned: bool) -> ObjectMeta {
+fn metadata(name: &str, has_owner: bool) -> ObjectMeta {
     let owner = OwnerReference {
         api_version: "checkpoints.dev/v1alpha1".to_owned(),
         kind: "Checkpoint".to_owned(),
@@ -47,7 +47,7 @@ fn metadata(name: &str, owned: bool) -> ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some("ml".to_owned()),
         labels: Some(BTreeMap::from([(LABEL_CHECKPOINT_UID.to_owned(), OWNER.to_owned())])),
-        owner_references: owned.then(|| vec![owner]),
+        owner_references: has_owner.then(|| vec![owner]),
         ..ObjectMeta::default()
     }
 }
