@@ -6,3 +6,4 @@ pub mod format;
 pub mod local;
 pub mod plan;
 pub mod storage;
+pub mod yaml;
