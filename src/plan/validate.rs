@@ -347,3 +347,98 @@ fn folder(path: &str) -> Result<String, InvalidSpec> {
     }
     Ok(trimmed.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(spec: serde_json::Value) -> Result<Intent, InvalidSpec> {
+        validate(&Checkpoint { spec: serde_json::from_value(spec).unwrap(), ..Checkpoint::default() })
+    }
+
+    fn s3(spec: serde_json::Value) -> S3Task {
+        match check(spec).unwrap().source {
+            Source::S3(task) => task,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn places_are_understood() {
+        let bucket = json!({"s3": {"bucket": "models"}});
+        for (spec, uri) in [
+            (json!({"path": "a/b", "storage": bucket}), "s3://models/a/b"),
+            (json!({"path": "a/b/", "storage": bucket}), "s3://models/a/b"),
+            (json!({"storage": bucket}), "s3://models"),
+            (json!({"path": "s3://models/a b/100%/ü+"}), "s3://models/a b/100%/ü+"),
+            (json!({"path": "s3://models"}), "s3://models"),
+            (json!({"path": "pvc://claim/x"}), "pvc://claim/x"),
+            (json!({"path": "x", "storage": {"persistentVolumeClaim": {"claimName": "claim"}}}), "pvc://claim/x"),
+            (json!({"storage": {"inline": {"json": "{}"}}}), "inline:"),
+        ] {
+            assert_eq!(check(spec.clone()).unwrap().uri, uri, "{spec}");
+        }
+    }
+
+    #[test]
+    fn rays_query_is_understood() {
+        let insecure = json!({"s3": {"insecure": true}});
+        let task = s3(json!({"path": "s3://b-b/p?endpoint_override=minio:9000&scheme=http&region=eu", "storage": insecure}));
+        assert_eq!(task.endpoint.as_deref(), Some("http://minio:9000"));
+        assert_eq!((task.region.as_str(), task.path.as_str(), task.virtual_hosted), ("eu", "p", false));
+        let task = s3(json!({"path": "s3://b-b/p?endpoint_override=minio:9000"}));
+        assert_eq!(task.endpoint.as_deref(), Some("https://minio:9000"));
+        let refused = check(json!({"path": "s3://b-b/p?endpoint_override=minio:9000&scheme=http"})).unwrap_err();
+        assert_eq!(refused.reason, Reason::InsecureEndpoint);
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_refused_with_a_remedy() {
+        let bucket = |path: &str| json!({"path": path, "storage": {"s3": {"bucket": "models"}}});
+        let volume = |volume: serde_json::Value| json!({"path": "pvc://source/x", "volumes": [volume]});
+        for (spec, reason, text) in [
+            (bucket("/a"), Reason::InvalidPath, "slash at its start"),
+            (bucket("a/../b"), Reason::InvalidPath, "\"..\""),
+            (bucket("a//b"), Reason::InvalidPath, "\"\""),
+            (bucket("a\nb"), Reason::InvalidPath, "not allowed"),
+            (json!({}), Reason::InvalidSpec, "say where the data lies"),
+            (json!({"path": "gs://x/y"}), Reason::InvalidSpec, "gs:// is not understood"),
+            (json!({"path": "s3://u:p@b/y"}), Reason::InvalidSpec, "user name"),
+            (json!({"path": "s3://b/y?versionId=3"}), Reason::InvalidSpec, "versionId=3"),
+            (bucket("s3://b/y"), Reason::InvalidSpec, "names the bucket"),
+            (json!({"storage": {"s3": {}}}), Reason::InvalidSpec, "storage.s3.bucket"),
+            (json!({"path": "x", "storage": {"inline": {"json": "{}"}}}), Reason::InvalidSpec, "leave path out"),
+            (json!({"storage": {"s3": {"bucket": "b", "endpoint": "http://x"}}}), Reason::InsecureEndpoint, "insecure: true"),
+            (json!({"storage": {"s3": {"bucket": "b", "endpoint": "https://u@x"}}}), Reason::InvalidSpec, "endpoint"),
+            (volume(json!({"claimName": "source"})), Reason::InvalidSpec, "is the source"),
+            (volume(json!({"claimName": "UPPER"})), Reason::InvalidSpec, "claimName"),
+            (volume(json!({"claimName": "a", "include": ["["]})), Reason::InvalidSpec, "glob"),
+            (volume(json!({"claimName": "a", "size": "0"})), Reason::InvalidSpec, "size"),
+            (volume(json!({"claimName": "a", "placement": {"affinity": {"nodeAffinity": 3}}})), Reason::InvalidSpec, "affinity"),
+            (json!({"path": "s3://bbb", "revalidateEvery": "4m"}), Reason::InvalidSpec, "revalidateEvery"),
+            (json!({"path": "s3://bbb", "revalidateEvery": "5"}), Reason::InvalidSpec, "revalidateEvery"),
+            (json!({"path": "s3://bbb", "validation": {"digest": "blake3:xyz"}}), Reason::InvalidSpec, "digest"),
+        ] {
+            let refused = check(spec.clone()).expect_err(&spec.to_string());
+            assert_eq!(refused.reason, reason, "{spec}: {refused}");
+            assert!(refused.message.contains(text), "{spec}: {refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_or_safe(path in ".{0,60}", every in "[0-9hms]{0,8}", name in ".{0,10}") {
+            let spec = json!({
+                "path": path, "revalidateEvery": every, "storage": {"s3": {"bucket": "models"}},
+                "volumes": [{"claimName": name}],
+            });
+            if let Ok(Intent { source: Source::S3(task), .. }) = check(spec) {
+                prop_assert!(!task.path.split('/').any(|segment| matches!(segment, "." | "..")));
+                prop_assert!(!task.path.starts_with('/') && !task.path.ends_with('/'));
+            }
+        }
+    }
+}
