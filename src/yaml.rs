@@ -191,8 +191,7 @@ mod tests {
 
     #[test]
     fn the_definition_of_the_resource_reads_back() {
-        use kube::CustomResourceExt;
-        let definition = serde_json::to_value(crate::api::Checkpoint::crd()).unwrap();
+        let definition = serde_json::to_value(crate::api::definition()).unwrap();
         assert_eq!(documents(&to_string(&definition).unwrap()).unwrap(), [definition]);
     }
 

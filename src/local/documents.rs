@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::CustomResourceExt;
 use serde_json::Value;
 
 use crate::{
-    api::{Checkpoint, GROUP, VERSION},
+    api::{self, Checkpoint, GROUP, VERSION},
     yaml::{self, YamlError},
 };
 
@@ -199,7 +198,7 @@ fn metadata_problems(metadata: &Value) -> Vec<String> {
 }
 
 fn spec_schema() -> Value {
-    let definition = serde_json::to_value(Checkpoint::crd()).unwrap_or_default();
+    let definition = serde_json::to_value(api::definition()).unwrap_or_default();
     definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
 }
 
