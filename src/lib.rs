@@ -4,4 +4,5 @@ pub mod api;
 pub mod contract;
 pub mod format;
 pub mod plan;
+pub mod runtime;
 pub mod storage;
