@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod contract;
+pub mod controller;
 pub mod format;
 pub mod plan;
 pub mod runtime;
