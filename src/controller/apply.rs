@@ -76,7 +76,8 @@ enum Effect {
     Stopped(Stop),
 }
 
-/// Carries out the actions in order. Refusals are collected; a conflict ends it, because the plan rests on an old view.
+/// Carries out the actions in order. Refusals are collected, and one quota must not hold up other volumes; but a refused
+/// patch ends it, because the next step of a hand-over counts on it. So does a conflict: the plan rests on an old view.
 ///
 /// # Errors
 /// When the API server fails or does not answer.
@@ -92,7 +93,12 @@ pub async fn actions(client: &Client, owner: &Checkpoint, actions: &[Action]) ->
             }
             Effect::Changed => applied.changes += 1,
             Effect::Nothing => {}
-            Effect::Refused(refusal) => applied.refusals.push(refusal),
+            Effect::Refused(refusal) => {
+                applied.refusals.push(refusal);
+                if matches!(action, Action::PatchClaim { .. } | Action::PatchVolume { .. }) {
+                    break;
+                }
+            }
             Effect::Stopped(stop) => {
                 applied.stopped = Some(stop);
                 break;

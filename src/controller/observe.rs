@@ -194,3 +194,97 @@ fn mounts(pod: &Pod, claim: &str) -> bool {
         .iter()
         .any(|volume| volume.persistent_volume_claim.as_ref().is_some_and(|source| source.claim_name == claim))
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher;
+    use serde_json::{Value, json};
+
+    use super::{
+        super::{Settings, context, testing::Server},
+        *,
+    };
+    use crate::api::{LABEL_MANAGED_BY, MANAGED_BY};
+
+    fn cached<K>(writer: &mut kube::runtime::reflector::store::Writer<K>, object: Value)
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + 'static,
+    {
+        writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(object).unwrap()));
+    }
+
+    fn labelled(name: &str, namespace: &str, uid: &str, of: &str) -> Value {
+        let labels = json!({ LABEL_MANAGED_BY: MANAGED_BY, LABEL_CHECKPOINT_UID: of });
+        json!({ "metadata": { "name": name, "namespace": namespace, "uid": uid, "labels": labels } })
+    }
+
+    fn pod(name: &str, namespace: &str, claim: &str) -> Value {
+        json!({
+            "metadata": { "name": name, "namespace": namespace },
+            "spec": { "containers": [], "volumes": [{ "name": "v", "persistentVolumeClaim": { "claimName": claim } }] },
+        })
+    }
+
+    fn event(name: &str, job: &str, reason: &str) -> Value {
+        json!({
+            "metadata": { "name": name, "namespace": "team" }, "reason": reason, "message": "exceeded quota",
+            "involvedObject": { "kind": "Job", "name": job },
+        })
+    }
+
+    fn names<K: kube::Resource>(objects: &[K]) -> Vec<String> {
+        objects.iter().map(kube::ResourceExt::name_any).collect()
+    }
+
+    #[tokio::test]
+    async fn the_world_is_what_belongs_to_the_checkpoint_and_what_it_names() {
+        let server = Server::new();
+        let object = server.put(
+            "checkpoints",
+            json!({
+                "metadata": { "name": "llama", "namespace": "team", "uid": "u" },
+                "spec": { "path": "pvc://data/run", "volumes": [{ "claimName": "theirs" }, { "claimName": "absent" }] },
+            }),
+        );
+        let (shared, mut feeds, _classes) = context::build(server.client(), &Settings::default(), plan::plan);
+        let feed = &mut feeds[0];
+        cached(&mut feed.jobs, labelled("podless", "team", "1", "u"));
+        cached(&mut feed.jobs, labelled("with-pod", "team", "2", "u"));
+        cached(&mut feed.jobs, labelled("of-another", "team", "3", "w"));
+        let mut worker = labelled("worker", "team", "4", "u");
+        worker["metadata"]["ownerReferences"] =
+            json!([{ "apiVersion": "batch/v1", "kind": "Job", "name": "with-pod", "uid": "2" }]);
+        cached(&mut feed.pods, worker);
+        cached(&mut feed.claims, labelled("staging", "team", "5", "u"));
+        cached(&mut feed.claims, labelled("staging", "elsewhere", "6", "u"));
+        server.put(
+            "persistentvolumeclaims",
+            json!({
+                "metadata": { "name": "data", "namespace": "team" },
+                "spec": { "accessModes": ["ReadWriteOnce"], "volumeName": "pv-data" },
+            }),
+        );
+        server.put("persistentvolumeclaims", json!({ "metadata": { "name": "theirs", "namespace": "team" } }));
+        server.put("persistentvolumes", json!({ "metadata": { "name": "pv-data" } }));
+        server.put("pods", pod("trainer", "team", "data"));
+        server.put("pods", pod("stranger", "team", "other"));
+        server.put("pods", pod("namesake", "elsewhere", "data"));
+        server.put("events", event("a", "podless", "FailedCreate"));
+        server.put("events", event("b", "podless", "SuccessfulCreate"));
+        server.put("events", event("c", "with-pod", "FailedCreate"));
+
+        let checkpoint: Checkpoint = serde_json::from_value(object).unwrap();
+        let sight = world(&shared, &shared.world.scopes[0], checkpoint).await.unwrap();
+        let observed = sight.observed;
+        assert!(sight.podless && sight.unwatched);
+        assert_eq!(names(&observed.claims), ["data", "staging", "theirs"]);
+        assert_eq!(names(&observed.volumes), ["pv-data"]);
+        assert_eq!(names(&observed.pods), ["worker"]);
+        assert_eq!(names(&observed.source_pods), ["trainer"]);
+        let mut jobs = names(&observed.jobs);
+        jobs.sort();
+        assert_eq!(jobs, ["podless", "with-pod"]);
+        let told: Vec<_> = observed.job_events.iter().map(|event| (&*event.job, &*event.message)).collect();
+        assert_eq!(told, [("podless", "exceeded quota")]);
+    }
+}

@@ -464,3 +464,51 @@ async fn an_early_sweep_sees_nothing_in_empty_caches() {
     orphans::sweep(&shared).await;
     assert!(server.calls().is_empty());
 }
+
+#[tokio::test]
+async fn a_refused_patch_ends_the_pass_and_a_refused_creation_does_not() {
+    let server = Server::new();
+    let owner = stored(&server, "llama", "team");
+    let claim: PersistentVolumeClaim = child("claim", &owner);
+    server.put("persistentvolumeclaims", serde_json::to_value(&claim).unwrap());
+    server.fault(|call| {
+        let refused = call.verb == "patch" || (call.verb == "create" && call.resource == "jobs");
+        refused.then(|| Fault::Answer(422, status(422, "Invalid", "no")))
+    });
+    let actions = [
+        create_job("job", &owner),
+        Action::CreateClaim(Box::new(child("other", &owner))),
+        Action::PatchClaim { name: "claim".into(), patch: json!({}) },
+        Action::PatchVolume { name: "volume".into(), patch: json!({}) },
+    ];
+    let applied = apply::actions(&server.client(), &owner, &actions).await.unwrap();
+    assert_eq!(applied.refusals.len(), 2);
+    let writes = ["create jobs/", "create persistentvolumeclaims/", "patch persistentvolumeclaims/claim"];
+    assert_eq!(server.writes(), writes);
+}
+
+/// The real plan: a Checkpoint without volumes has all conditions after the first write, and then it is quiet.
+#[tokio::test]
+async fn the_first_status_is_whole_and_then_nothing_is_written() {
+    let server = Server::new();
+    let mut inline = checkpoint("inline", "team");
+    inline["spec"] = json!({ "storage": { "inline": { "json": "{\"epoch\": 3}" } } });
+    server.put("checkpoints", inline);
+    let conditions = |server: &Server| {
+        let checkpoint = server.get("checkpoints", "team", "inline").unwrap();
+        checkpoint["status"]["conditions"].as_array().map_or(0, Vec::len)
+    };
+    let looks = |server: &Server| {
+        server.calls().iter().filter(|call| call.verb == "get" && call.resource == "checkpoints").count()
+    };
+    let steps = async {
+        server.until("a status", |server| conditions(server) > 0).await;
+        assert_eq!(conditions(&server), ConditionType::ALL.len());
+        let before = looks(&server);
+        server.until("it is looked at again", |server| looks(server) > before + 1).await;
+        let writes = server.writes();
+        assert_eq!(writes.iter().filter(|write| write.starts_with("create jobs")).count(), 1, "{writes:?}");
+        assert_eq!(writes.iter().filter(|write| write.contains("status")).count(), 1, "{writes:?}");
+    };
+    with_controller(&server, settings(), crate::plan::plan, steps).await;
+}
