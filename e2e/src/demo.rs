@@ -1,0 +1,5 @@
+//! x
+/// x
+pub fn run(_c: &crate::cluster::Cluster) -> anyhow::Result<()> {
+    Ok(())
+}
