@@ -1,26 +1,28 @@
-"""Objects of an S3 server, any key whatever: reads one JSON request on standard input, writes one JSON answer.
+"""Objects of an S3 server, any key whatever. Each line of standard input is a JSON request and gets a line of JSON as answer.
 
-Request: {"endpoint", "region", "access_key", "secret_key", "operations": [...]}. Operations:
+Request: {"endpoint", "region", "access_key", "secret_key", "operation": {...}}. Operations:
   {"op": "create_bucket" | "delete_bucket", "bucket"}
   {"op": "put", "bucket", "objects": [{"key", "file"} | {"key", "base64"} ...]}     all at once, in parallel
   {"op": "get", "bucket", "key"}                                                     -> base64
   {"op": "list", "bucket", "prefix"}                                                 -> [{"key", "size", "etag"} ...]
   {"op": "delete", "bucket", "keys": [...]}
-Answer: one result for each operation, in order. The first failure ends with exit code 1 and its text on standard error.
+Answer: {"result": ...} or {"error": text}.
 """
 import base64
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 PARALLEL = 16
 
 
-def connect(request):
+@cache
+def connect(endpoint, region, access_key, secret_key):
     config = Config(
         s3={"addressing_style": "path"},
         max_pool_connections=PARALLEL,
@@ -30,10 +32,10 @@ def connect(request):
     )
     return boto3.client(
         "s3",
-        endpoint_url=request["endpoint"],
-        region_name=request["region"],
-        aws_access_key_id=request["access_key"],
-        aws_secret_access_key=request["secret_key"],
+        endpoint_url=endpoint,
+        region_name=region,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
         config=config,
     )
 
@@ -90,14 +92,18 @@ OPERATIONS = {
 }
 
 
-def main():
-    request = json.load(sys.stdin)
-    s3 = connect(request)
+def answer(request):
     try:
-        answers = [OPERATIONS[operation["op"]](s3, operation) for operation in request["operations"]]
-    except ClientError as error:
-        sys.exit(f"{error}")
-    json.dump(answers, sys.stdout)
+        s3 = connect(*(request[key] for key in ("endpoint", "region", "access_key", "secret_key")))
+        operation = request["operation"]
+        return {"result": OPERATIONS[operation["op"]](s3, operation)}
+    except (BotoCoreError, ClientError, OSError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def main():
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ use crate::cache::short_hash;
 use crate::command::{capture, succeeds};
 use crate::go_tools::Tool;
 use crate::wait::{Now, wait_until};
-use crate::{dependencies, images, paths};
+use crate::{dependencies, images, paths, python};
 
 /// The node's address inside the namespace.
 pub const NODE_ADDRESS: &str = "10.99.0.1";
@@ -172,7 +172,10 @@ impl Cluster {
         dependencies::install()?;
         let kubernetes = Tool::Kubernetes.binaries()?;
         Tool::LocalPathProvisioner.binaries()?;
-        images::sources()?;
+        // What tests need later is made here too: they run without a way to the internet.
+        Tool::CoreDns.binaries()?;
+        Tool::Helm.binaries()?;
+        python::environment()?;
         for folder in ["run", "log", "cni", "data", "volumes/local", "volumes/shared", "tiny"] {
             fs::create_dir_all(self.root.join(folder))?;
         }

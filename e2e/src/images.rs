@@ -64,12 +64,6 @@ const BUSYBOX_TOOLS: &[&str] = &[
     "date",
 ];
 
-/// Makes everything that the images are built from, so that a slow build does not hold up a half-started cluster.
-pub fn sources() -> Result<()> {
-    Tool::CoreDns.binaries()?;
-    Ok(())
-}
-
 /// Imports the images that the cluster itself needs.
 pub fn import_base(cluster: &Cluster) -> Result<()> {
     wait_until("containerd", Duration::from_secs(30), || {

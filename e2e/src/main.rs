@@ -115,7 +115,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
             }
         }
         Verb::Images => println!("{}", images::product(&Cluster::from_environment()?, "")?),
-        Verb::Demo => demo::run(&Cluster::from_environment()?)?,
+        Verb::Demo => demo::run_demo(&Cluster::from_environment()?)?,
         Verb::Test { list: true, .. } => stages::list(),
         Verb::Test { stages, arguments, .. } => return stages::run(&stages, &arguments),
     }

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
 use crate::cache::build_once;
-use crate::command::{capture, feed, run};
+use crate::command::{capture, run};
 use crate::paths;
 
 /// The environment's folder; made at the first call, then found by the hash of `e2e/requirements.txt`.
@@ -39,12 +38,6 @@ pub fn script(name: &str) -> Result<Command> {
 /// Runs Python source text and returns what it prints, for one-off checks with the formats' own libraries.
 pub fn evaluate(source: &str, arguments: &[&str]) -> Result<String> {
     capture(Command::new(interpreter(&environment()?)).arg("-c").arg(source).args(arguments))
-}
-
-/// Runs a script of `e2e/python` that reads JSON and writes JSON.
-pub fn exchange(command: &mut Command, input: &Value) -> Result<Value> {
-    let answer = feed(command, &serde_json::to_vec(input)?)?;
-    serde_json::from_str(&answer).with_context(|| format!("not JSON: {answer}"))
 }
 
 fn interpreter(environment: &Path) -> PathBuf {

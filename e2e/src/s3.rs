@@ -2,11 +2,14 @@
 //!
 //! An independent client on purpose: what the tests write is not written by the code that they test.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
@@ -14,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::python;
 
-/// An S3 server and who we are there.
-#[derive(Debug, Clone)]
+/// An S3 server and who we are there. Clones share one connection.
+#[derive(Clone)]
 pub struct S3 {
     /// Its URL as this process reaches it.
     pub endpoint: String,
@@ -25,8 +28,7 @@ pub struct S3 {
     pub access_key: String,
     /// The identity's secret part.
     pub secret_key: String,
-    /// Words before the command that speaks to the server, for one inside the cluster's network.
-    pub entry: Vec<String>,
+    script: Arc<Mutex<Script>>,
 }
 
 /// An object as a listing shows it.
@@ -50,6 +52,24 @@ pub enum Body<'a> {
 }
 
 impl S3 {
+    /// A client for the server at `endpoint` under an access key and a secret key. `entry` is put before the command
+    /// that speaks to the server (see [`crate::cluster::Cluster::entry`]).
+    pub fn connect(endpoint: &str, region: &str, keys: (&str, &str), entry: &[String]) -> Result<Self> {
+        Ok(Self {
+            endpoint: endpoint.to_owned(),
+            region: region.to_owned(),
+            access_key: keys.0.to_owned(),
+            secret_key: keys.1.to_owned(),
+            script: Arc::new(Mutex::new(Script::start(entry)?)),
+        })
+    }
+
+    /// The same server under other keys.
+    #[must_use]
+    pub fn with_keys(&self, keys: (&str, &str)) -> Self {
+        Self { access_key: keys.0.to_owned(), secret_key: keys.1.to_owned(), ..self.clone() }
+    }
+
     /// Makes a bucket (3 characters or more) unless it is there.
     pub fn create_bucket(&self, bucket: &str) -> Result<()> {
         self.ask(&json!({"op": "create_bucket", "bucket": bucket})).map(drop)
@@ -105,21 +125,62 @@ impl S3 {
     }
 
     fn ask(&self, operation: &Value) -> Result<Value> {
-        let script = python::script("s3.py")?;
-        let mut command = match self.entry.split_first() {
-            None => script,
-            Some((first, rest)) => {
-                let mut entered = Command::new(first);
-                entered.args(rest).arg(script.get_program()).args(script.get_args());
-                entered
-            }
-        };
-        let request = json!({
+        let mut request = serde_json::to_vec(&json!({
             "endpoint": self.endpoint, "region": self.region, "access_key": self.access_key, "secret_key": self.secret_key,
-            "operations": [operation],
-        });
-        let mut answers: Vec<Value> = serde_json::from_value(python::exchange(&mut command, &request)?)?;
-        answers.pop().context("the script gave no answer")
+            "operation": operation,
+        }))?;
+        request.push(b'\n');
+        let answer = self.script.lock().map_err(|_| anyhow!("an earlier S3 request panicked"))?.exchange(&request)?;
+        let answer: Answer = serde_json::from_str(&answer).with_context(|| format!("not an answer: {answer}"))?;
+        match answer.error {
+            Some(error) => bail!("{}: {error}", operation["op"].as_str().unwrap_or_default()),
+            None => Ok(answer.result),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    result: Value,
+    error: Option<String>,
+}
+
+/// One running script: starting Python takes longer than most requests.
+struct Script {
+    child: Child,
+    requests: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Script {
+    fn start(entry: &[String]) -> Result<Self> {
+        let script = python::script("s3.py")?;
+        let mut words = entry.iter().map(OsStr::new).chain([script.get_program()]).chain(script.get_args());
+        let mut command = Command::new(words.next().context("an empty command")?);
+        let mut child = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let requests = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().context("the S3 script has no standard output")?);
+        Ok(Self { child, requests, answers })
+    }
+
+    fn exchange(&mut self, request: &[u8]) -> Result<String> {
+        self.requests
+            .as_mut()
+            .context("the S3 script was stopped")?
+            .write_all(request)
+            .context("the S3 script has ended")?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        Ok(line)
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // The end of its input ends the script.
+        self.requests.take();
+        self.child.wait().ok();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Kubernetes' own schemas in the form that kubeconform reads, from the pinned Kubernetes module (runs `go list`, file I/O).
 //!
-//! Nothing is fetched from a schema site: the module that the test cluster is built from carries its OpenAPI document.
+//! Nothing is fetched from a schema site: the module that the test cluster is built from carries them.
 
 use std::collections::BTreeSet;
 use std::fs;

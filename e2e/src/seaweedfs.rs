@@ -51,14 +51,7 @@ pub fn up(cluster: &Cluster) -> Result<S3> {
 pub fn client(cluster: &Cluster) -> Result<S3> {
     let address = ["get", "service", "s3", "--namespace", NAMESPACE, "--output", "jsonpath={.spec.clusterIP}"];
     let address = capture(cluster.kubectl()?.args(address))?;
-    let (access_key, secret_key) = ADMINISTRATOR;
-    Ok(S3 {
-        endpoint: format!("http://{}:8333", address.trim()),
-        region: REGION.to_owned(),
-        access_key: access_key.to_owned(),
-        secret_key: secret_key.to_owned(),
-        entry: cluster.entry(),
-    })
+    S3::connect(&format!("http://{}:8333", address.trim()), REGION, ADMINISTRATOR, &cluster.entry())
 }
 
 /// A Secret for `storage.s3.credentials.secretRef`, with the usual key names.

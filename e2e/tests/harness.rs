@@ -69,9 +69,7 @@ async fn harness_s3_keeps_any_key_and_asks_for_credentials() -> Result<()> {
     for (key, body) in keys.iter().zip(&bodies) {
         assert_eq!(&s3.get(bucket, key)?, body, "{key}");
     }
-    let (access_key, secret_key) = seaweedfs::STRANGER;
-    let mut stranger = s3.clone();
-    (stranger.access_key, stranger.secret_key) = (access_key.to_owned(), secret_key.to_owned());
+    let stranger = s3.with_keys(seaweedfs::STRANGER);
     let refusal = stranger.list(bucket, "").unwrap_err().to_string();
     assert!(refusal.contains("AccessDenied"), "{refusal}");
 

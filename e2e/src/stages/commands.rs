@@ -80,6 +80,8 @@ pub fn cluster(arguments: &[String]) -> Result<()> {
     if !entry.is_empty() {
         tests.env(runner_variable()?, entry.join(" "));
     }
+    // A failed wait says what it saw; the stack of the test's runtime would only bury it.
+    tests.env("RUST_LIB_BACKTRACE", "0");
     tests.env("CHECKPOINT_E2E_IMAGE", image).env("CHECKPOINT_E2E_ROOT", cluster.root());
     run(with(&mut tests, arguments)).with_context(|| format!("logs of the cluster: {}", cluster.logs().display()))
 }
