@@ -6,6 +6,7 @@ Request: {"endpoint", "region", "access_key", "secret_key", "operation": {...}}.
   {"op": "get", "bucket", "key"}                                                     -> base64
   {"op": "list", "bucket", "prefix"}                                                 -> [{"key", "size", "etag"} ...]
   {"op": "delete", "bucket", "keys": [...]}
+  {"op": "presign", "bucket", "key"}                                                 -> URL for anyone, for an hour
 Answer: {"result": ...} or {"error": text}.
 """
 import base64
@@ -82,6 +83,10 @@ def delete(s3, operation):
             pass
 
 
+def presign(s3, operation):
+    return s3.generate_presigned_url("get_object", Params={"Bucket": operation["bucket"], "Key": operation["key"]}, ExpiresIn=3600)
+
+
 OPERATIONS = {
     "create_bucket": create_bucket,
     "delete_bucket": delete_bucket,
@@ -89,6 +94,7 @@ OPERATIONS = {
     "get": get,
     "list": list_objects,
     "delete": delete,
+    "presign": presign,
 }
 
 

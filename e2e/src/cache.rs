@@ -31,8 +31,8 @@ pub fn build_once(name: &str, inputs: &[&[u8]], build: impl FnOnce(&Path) -> Res
     Ok(finished)
 }
 
-/// Two runs that want the same thing build it once; the lock goes with the file handle.
-fn lock(file: &Path) -> Result<File> {
+/// Waits for a lock, which lasts as long as the handle: two runs that want the same thing make it once.
+pub fn lock(file: &Path) -> Result<File> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }

@@ -143,11 +143,13 @@ impl Cluster {
 
     /// `kubectl` with administrator rights.
     pub fn kubectl(&self) -> Result<Command> {
+        self.require_namespace()?;
         Ok(self.command(Tool::Kubernetes.binary("kubectl")?))
     }
 
     /// `helm`, with its caches in the state folder.
     pub fn helm(&self) -> Result<Command> {
+        self.require_namespace()?;
         let mut command = self.command(Tool::Helm.binary("helm")?);
         for (variable, folder) in
             [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
@@ -211,6 +213,13 @@ impl Cluster {
             })
         })
         .with_context(|| format!("the logs are in {}", self.logs().display()))
+    }
+
+    fn require_namespace(&self) -> Result<()> {
+        if self.is_local() && !self.namespace_file().exists() {
+            bail!("the cluster is not up: run `cargo e2e up` first, or set KUBECONFIG to use another cluster");
+        }
+        Ok(())
     }
 
     fn processes(&self) -> processes::Processes {

@@ -72,8 +72,10 @@ fn text_of(command: &Command, output: Output) -> Result<String> {
         return String::from_utf8(output.stdout)
             .with_context(|| format!("`{}` wrote bytes that are not UTF-8", line(command)));
     }
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<_> = errors.trim_end().lines().collect();
+    // Some programs report what is wrong on standard output.
+    let said = if output.stderr.trim_ascii().is_empty() { &output.stdout } else { &output.stderr };
+    let said = String::from_utf8_lossy(said);
+    let lines: Vec<_> = said.trim_end().lines().collect();
     let end = lines[lines.len().saturating_sub(SHOWN_ERROR_LINES)..].join("\n");
     Err(anyhow!("`{}` ended with {}: {end}", line(command), output.status))
 }

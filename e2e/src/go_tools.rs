@@ -16,6 +16,10 @@ use crate::paths;
 const KUBERNETES_STAMP: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.35.4 \
     -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=35 \
     -X k8s.io/client-go/pkg/version.gitVersion=v1.35.4";
+/// As helm's own build: its version, and the Kubernetes that `helm lint` and `helm template` assume.
+const HELM_STAMP: &str = "-s -w -X helm.sh/helm/v3/internal/version.version=v3.22.0 \
+    -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=35 \
+    -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=35";
 const PLAIN: &str = "-s -w";
 
 /// A folder under `e2e/tools`.
@@ -48,7 +52,11 @@ impl Tool {
     }
 
     fn linker_flags(self) -> &'static str {
-        if self == Self::Kubernetes { KUBERNETES_STAMP } else { PLAIN }
+        match self {
+            Self::Kubernetes => KUBERNETES_STAMP,
+            Self::Helm => HELM_STAMP,
+            _ => PLAIN,
+        }
     }
 
     /// The folder of its `go.mod`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cache::lock;
 use crate::cluster::Cluster;
 use crate::command::{capture, run, succeeds};
 use crate::go_tools::Tool;
@@ -107,6 +108,7 @@ pub fn import_product(cluster: &Cluster, variant: &str) -> Result<String> {
     for library in shared_libraries(&binary)? {
         image = image.file(library.clone(), library);
     }
+    let _lock = lock(&archives(cluster).with_extension("lock"))?;
     let (name, archive) = image.write(&archives(cluster), |hash| format!("{PRODUCT}:{hash}"))?;
     import(cluster, &name, &archive)?;
     Ok(name)
@@ -131,6 +133,11 @@ fn libraries_of(listing: &str) -> Vec<PathBuf> {
 }
 
 fn import_once(cluster: &Cluster, name: &str, image: &Image) -> Result<()> {
+    if cluster.is_local() && is_imported(cluster, name)? {
+        return Ok(());
+    }
+    // Tests that start together want the same images.
+    let _lock = lock(&archives(cluster).with_extension("lock"))?;
     if cluster.is_local() && is_imported(cluster, name)? {
         return Ok(());
     }

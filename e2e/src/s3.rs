@@ -114,6 +114,18 @@ impl S3 {
         Ok(BASE64.decode(answer.as_str().context("no content")?)?)
     }
 
+    /// A URL that gives anyone the object for an hour; for pods, ask a client of the endpoint that pods use.
+    pub fn presign(&self, bucket: &str, key: &str) -> Result<String> {
+        let url = self.ask(&json!({"op": "presign", "bucket": bucket, "key": key}))?;
+        Ok(url.as_str().context("no URL")?.to_owned())
+    }
+
+    /// The same server under another URL.
+    #[must_use]
+    pub fn with_endpoint(&self, endpoint: &str) -> Self {
+        Self { endpoint: endpoint.to_owned(), ..self.clone() }
+    }
+
     /// All objects whose keys begin with the prefix.
     pub fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<Listed>> {
         Ok(serde_json::from_value(self.ask(&json!({"op": "list", "bucket": bucket, "prefix": prefix}))?)?)

@@ -1,10 +1,12 @@
 //! The harness itself, on the cluster: volumes, names, the S3 server, the audit log, a disk that fills up.
 //! Run with `cargo e2e test --stage cluster -- harness`.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use checkpoint_operator_e2e::cluster::Cluster;
+use checkpoint_operator_e2e::command::succeeds;
 use checkpoint_operator_e2e::kubernetes::{Kube, PATIENCE, consumer_pod};
 use checkpoint_operator_e2e::s3::Body;
 use checkpoint_operator_e2e::{audit, seaweedfs, tiny_volume};
@@ -73,15 +75,42 @@ async fn harness_s3_keeps_any_key_and_asks_for_credentials() -> Result<()> {
     let refusal = stranger.list(bucket, "").unwrap_err().to_string();
     assert!(refusal.contains("AccessDenied"), "{refusal}");
 
-    // A pod reaches it by name; without credentials it is refused, over TLS it shows a certificate of our authority.
+    // A pod reaches it by name: refused without credentials, served with a signature.
     kube.create_namespace(namespace).await?;
-    kube.apply_value(seaweedfs::certificate_authority(&cluster, namespace, "authority")?).await?;
     claim(&kube, namespace, "any", "local-path", "1Mi").await?;
-    let script = "wget -S -O - http://s3.storage.svc:8333/harness/a/plain 2>&1 | grep 'HTTP/1.1 403'";
-    kube.apply_value(consumer_pod(namespace, "anonymous", "any", script)).await?;
-    kube.wait_phase(namespace, "anonymous", "Succeeded").await?;
+    let url = s3.with_endpoint(seaweedfs::ENDPOINT).presign(bucket, "a/with space")?;
+    let script = format!(
+        "wget -S -O - {}/harness/a/plain 2>&1 | grep 'HTTP/1.1 403'; wget -q -O - '{url}'",
+        seaweedfs::ENDPOINT
+    );
+    kube.apply_value(consumer_pod(namespace, "reader", "any", &script)).await?;
+    kube.wait_phase(namespace, "reader", "Succeeded").await?;
+    assert!(kube.pod_logs(namespace, "reader").await?.ends_with("a/with space"));
     s3.delete_bucket(bucket)?;
     kube.delete_namespace(namespace).await
+}
+
+#[tokio::test]
+async fn harness_s3_shows_a_certificate_of_the_authority() -> Result<()> {
+    let cluster = Cluster::from_environment()?;
+    Kube::connect(&cluster).await?;
+    let s3 = seaweedfs::up(&cluster)?;
+    let address = s3.endpoint.trim_start_matches("http://").replace(":8333", ":8443");
+    let authority = cluster.authority()?.certificate();
+    let mut shake = Command::new("openssl");
+    shake.args([
+        "s_client",
+        "-verify_return_error",
+        "-verify_hostname",
+        "s3.storage.svc",
+        "-connect",
+        &address,
+        "-CAfile",
+    ]);
+    assert!(succeeds(shake.arg(&authority)));
+    let mut distrustful = Command::new("openssl");
+    assert!(!succeeds(distrustful.args(["s_client", "-verify_return_error", "-connect", &address])));
+    Ok(())
 }
 
 #[tokio::test]

@@ -46,7 +46,6 @@ fn conforms(chart: &Path, arguments: &[&str]) -> Result<()> {
     let location = schemas::folder()?.join("{{.ResourceKind}}{{.KindSuffix}}.json");
     let mut kubeconform = Command::new(Tool::Kubeconform.binary("kubeconform")?);
     kubeconform.args(["-strict", "-summary", "-skip", FOREIGN_KINDS, "-schema-location"]).arg(location).arg("-");
-    // It reports what is wrong on standard output, which `feed` keeps for itself.
     let verdict =
         feed(&mut kubeconform, manifests.as_bytes()).with_context(|| format!("the chart with {arguments:?}"))?;
     println!("kubeconform {}: {}", arguments.join(" "), verdict.trim());
