@@ -3,5 +3,6 @@
 pub mod api;
 pub mod contract;
 pub mod format;
+pub mod local;
 pub mod plan;
 pub mod storage;
