@@ -386,7 +386,8 @@ mod tests {
     #[test]
     fn rays_query_is_understood() {
         let insecure = json!({"s3": {"insecure": true}});
-        let task = s3(json!({"path": "s3://b-b/p?endpoint_override=minio:9000&scheme=http&region=eu", "storage": insecure}));
+        let task =
+            s3(json!({"path": "s3://b-b/p?endpoint_override=minio:9000&scheme=http&region=eu", "storage": insecure}));
         assert_eq!(task.endpoint.as_deref(), Some("http://minio:9000"));
         assert_eq!((task.region.as_str(), task.path.as_str(), task.virtual_hosted), ("eu", "p", false));
         let task = s3(json!({"path": "s3://b-b/p?endpoint_override=minio:9000"}));
@@ -411,13 +412,21 @@ mod tests {
             (bucket("s3://b/y"), Reason::InvalidSpec, "names the bucket"),
             (json!({"storage": {"s3": {}}}), Reason::InvalidSpec, "storage.s3.bucket"),
             (json!({"path": "x", "storage": {"inline": {"json": "{}"}}}), Reason::InvalidSpec, "leave path out"),
-            (json!({"storage": {"s3": {"bucket": "b", "endpoint": "http://x"}}}), Reason::InsecureEndpoint, "insecure: true"),
+            (
+                json!({"storage": {"s3": {"bucket": "b", "endpoint": "http://x"}}}),
+                Reason::InsecureEndpoint,
+                "insecure: true",
+            ),
             (json!({"storage": {"s3": {"bucket": "b", "endpoint": "https://u@x"}}}), Reason::InvalidSpec, "endpoint"),
             (volume(json!({"claimName": "source"})), Reason::InvalidSpec, "is the source"),
             (volume(json!({"claimName": "UPPER"})), Reason::InvalidSpec, "claimName"),
             (volume(json!({"claimName": "a", "include": ["["]})), Reason::InvalidSpec, "glob"),
             (volume(json!({"claimName": "a", "size": "0"})), Reason::InvalidSpec, "size"),
-            (volume(json!({"claimName": "a", "placement": {"affinity": {"nodeAffinity": 3}}})), Reason::InvalidSpec, "affinity"),
+            (
+                volume(json!({"claimName": "a", "placement": {"affinity": {"nodeAffinity": 3}}})),
+                Reason::InvalidSpec,
+                "affinity",
+            ),
             (json!({"path": "s3://bbb", "revalidateEvery": "4m"}), Reason::InvalidSpec, "revalidateEvery"),
             (json!({"path": "s3://bbb", "revalidateEvery": "5"}), Reason::InvalidSpec, "revalidateEvery"),
             (json!({"path": "s3://bbb", "validation": {"digest": "blake3:xyz"}}), Reason::InvalidSpec, "digest"),

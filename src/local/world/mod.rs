@@ -27,7 +27,7 @@ use crate::{
     plan::{JobEvent, Refusal, Turn},
 };
 
-pub use write::{Conflict, WriteError};
+pub use write::{Conflict, WriteError, is_dns_subdomain};
 
 /// Name of the storage class that every world begins with: the default one, with immediate binding.
 pub const STORAGE_CLASS: &str = "local";
