@@ -1,5 +1,8 @@
 //! Judges a checkpoint from its listing and small ranges of its files. Pure, sans I/O: it asks for bytes and is given them.
 
+mod json;
+pub mod pickle_encoder;
+
 use std::ops::Range;
 
 use crate::contract::{Contents, Finding, Reason};
