@@ -35,3 +35,4 @@ pub mod local;
 pub mod plan;
 pub mod runtime;
 pub mod storage;
+pub mod yaml;
