@@ -38,7 +38,7 @@ fn documents() -> Vec<(PathBuf, Value)> {
 }
 
 /// Fields of the document that are lost on the way through the type: the type does not know them.
-fn unknown<T: DeserializeOwned + Serialize>(document: &Value) -> Vec<String> {
+pub(super) fn unknown<T: DeserializeOwned + Serialize>(document: &Value) -> Vec<String> {
     let known: T = serde_json::from_value(document.clone()).unwrap_or_else(|error| panic!("{error}: {document}"));
     let mut lost = Vec::new();
     compare(document, &serde_json::to_value(known).unwrap(), "", &mut lost);

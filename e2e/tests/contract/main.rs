@@ -4,6 +4,7 @@
 
 mod chart_crd;
 mod chart_rbac;
+mod chart_values;
 mod examples;
 
 use std::path::{Path, PathBuf};
