@@ -24,7 +24,7 @@ pub struct CheckpointStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contents: Option<Contents>,
     /// The user's metadata: the object in the checkpoint's `.metadata.json`, as Ray writes it; shortened when it is large.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "open_value")]
     pub metadata: Option<serde_json::Value>,
     /// Digest of the whole source, set once all of its content was read.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 
 use crate::{
@@ -291,9 +291,14 @@ pub(super) fn follow_interval(scene: &Scene<'_>, draft: &mut Draft, inputs: &str
         return;
     }
     let checked = draft.status.source.as_ref().and_then(|source| source.checked_at.clone());
-    let every = scene.intent.revalidate_every.and_then(|every| SignedDuration::try_from(every).ok());
-    let next = checked.zip(every).and_then(|(checked, every)| checked.0.checked_add(every).ok()).map(time);
+    let next = checked.and_then(|checked| after_interval(scene, checked.0)).map(time);
     if let Some(inspection) = draft.status.inspection.as_mut().filter(|inspection| inspection.failures == 0) {
         inspection.next_attempt_at = next;
     }
+}
+
+/// The time of the next look that the user wants.
+pub(super) fn after_interval(scene: &Scene<'_>, last: Timestamp) -> Option<Timestamp> {
+    let every = SignedDuration::try_from(scene.intent.revalidate_every?).ok()?;
+    last.checked_add(every).ok()
 }

@@ -37,6 +37,9 @@ mod verdict;
 mod volume;
 pub mod worker_job;
 
+#[cfg(test)]
+mod tests;
+
 /// What the installation decided; no part of it enters the hash of a task's inputs, so that an upgrade restarts nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Config {

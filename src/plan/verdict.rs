@@ -12,7 +12,7 @@ use crate::{
 use super::{
     attempt::{self, Ended},
     backoff,
-    inspection::{Inspected, drift_of_failure, follow_interval, next_attempt, waiting},
+    inspection::{Inspected, after_interval, drift_of_failure, follow_interval, next_attempt, waiting},
     quantity,
     scene::{Draft, Scene, State, Truth, count, time},
 };
@@ -50,9 +50,15 @@ pub(super) fn record(
         Some(pinned) => against_published(draft, report, before, is_drift, pinned, ended),
         None => verdict(scene, draft, report, before, ended),
     };
-    let good = inspected.good.is_some() || (pinned.is_some() && report.outcome != Outcome::Failed);
+    let good = if pinned.is_some() { report.source.is_some() } else { inspected.good.is_some() };
     inspection.failures = if good { 0 } else { inspection.failures.saturating_add(1) };
-    inspection.next_attempt_at = Some(time(backoff::next(ended.at, inspection.failures, scene.uid))).filter(|_| !good);
+    let next = backoff::next(ended.at, inspection.failures, scene.uid);
+    inspection.next_attempt_at = match pinned {
+        _ if good => None,
+        None => Some(time(next)),
+        // A source that is gone after publishing is nobody's emergency: it is looked at as often as the user wants.
+        Some(_) => after_interval(scene, ended.at).map(|interval| time(interval.max(next))),
+    };
     draft.status.inspection = Some(inspection);
     if good && draft.status.source.as_ref().is_some_and(|source| source.checked_at.is_none()) {
         draft.status.source.get_or_insert_default().checked_at = Some(time(ended.at));
