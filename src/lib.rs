@@ -5,3 +5,4 @@ pub mod contract;
 pub mod format;
 pub mod plan;
 pub mod storage;
+pub mod worker;
