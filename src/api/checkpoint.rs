@@ -29,37 +29,17 @@ use super::{
     derive = "PartialEq",
     derive = "Default",
     doc = "A model checkpoint: the operator proves that it is complete, intact and safe to load, writes what it found into status, and hands pods volumes that hold exactly those bytes.",
-    printcolumn(
-        name = "Format",
-        type_ = "string",
-        json_path = ".status.contents.format",
-        description = "What the checkpoint is"
-    ),
-    printcolumn(name = "Step", type_ = "integer", json_path = ".status.contents.step", description = "Training step"),
-    printcolumn(name = "Size", type_ = "string", json_path = ".status.source.size", description = "Sum of all files"),
-    printcolumn(
-        name = "Progress",
-        type_ = "string",
-        json_path = ".status.progress",
-        description = "Share of the bytes that are in the volumes"
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
-        description = "Whether pods can use it"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
-        description = "Why it is ready or not"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Files", type_ = "integer", json_path = ".status.source.files", priority = 1),
-    printcolumn(name = "Parameters", type_ = "integer", json_path = ".status.contents.parameters", priority = 1),
-    printcolumn(name = "Digest", type_ = "string", json_path = ".status.digest", priority = 1),
-    printcolumn(name = "URI", type_ = "string", json_path = ".status.source.uri", priority = 1)
+    printcolumn = r#"{"name": "Format", "type": "string", "jsonPath": ".status.contents.format", "description": "What the checkpoint is"}"#,
+    printcolumn = r#"{"name": "Step", "type": "integer", "jsonPath": ".status.contents.step", "description": "Training step"}"#,
+    printcolumn = r#"{"name": "Size", "type": "string", "jsonPath": ".status.source.size", "description": "Sum of all files"}"#,
+    printcolumn = r#"{"name": "Progress", "type": "string", "jsonPath": ".status.progress", "description": "Share of the bytes that are in the volumes"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status", "description": "Whether pods can use it"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "description": "Why it is ready or not"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Files", "type": "integer", "jsonPath": ".status.source.files", "description": "Number of files", "priority": 1}"#,
+    printcolumn = r#"{"name": "Parameters", "type": "integer", "jsonPath": ".status.contents.parameters", "description": "Number of parameters", "priority": 1}"#,
+    printcolumn = r#"{"name": "Digest", "type": "string", "jsonPath": ".status.digest", "description": "Digest of the whole content", "priority": 1}"#,
+    printcolumn = r#"{"name": "URI", "type": "string", "jsonPath": ".status.source.uri", "description": "Where it lies", "priority": 1}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

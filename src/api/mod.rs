@@ -1,12 +1,14 @@
 //! The Kubernetes API of this project: resource types and the names of labels and annotations. No behaviour, no I/O.
 
 mod checkpoint;
+mod definition;
 mod schema;
 mod status;
 mod storage;
 mod volume;
 
 pub use checkpoint::{Checkpoint, CheckpointSpec, LocalReference, ResourceAmounts, Worker};
+pub use definition::definition;
 pub use schema::Amount;
 pub use status::{CheckpointStatus, InspectionStatus, Phase, SourceStatus, VolumeStatus};
 pub use storage::{

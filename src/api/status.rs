@@ -24,7 +24,7 @@ pub struct CheckpointStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contents: Option<Contents>,
     /// The user's metadata: the object in the checkpoint's `.metadata.json`, as Ray writes it; shortened when it is large.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "open_value")]
     pub metadata: Option<serde_json::Value>,
     /// Digest of the whole source, set once all of its content was read.
@@ -70,8 +70,15 @@ pub struct SourceStatus {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InspectionStatus {
-    /// Which attempt at these inputs the latest inspection was, from 1.
+    /// The number of the latest inspection, from 1.
+    #[serde(default)]
     pub attempt: i64,
+    /// The latest inspection whose result is in this status.
+    #[serde(default)]
+    pub recorded_attempt: i64,
+    /// How many inspections in a row did not end well; the interval between them grows with it.
+    #[serde(default)]
+    pub failures: i64,
     /// Hash of what was inspected and what was asked of it; another hash means that an inspection is due.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs: Option<String>,
@@ -113,9 +120,18 @@ pub struct VolumeStatus {
     /// Time left at this rate, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining_seconds: Option<i64>,
-    /// Which attempt at the load this is, from 1.
+    /// The number of the latest load, from 1.
+    #[serde(default)]
+    pub attempt: i64,
+    /// The latest load whose result is in this status.
+    #[serde(default)]
+    pub recorded_attempt: i64,
+    /// How many loads in a row failed; the interval between them grows with it.
+    #[serde(default)]
+    pub failures: i64,
+    /// Hash of what was loaded, or is to be.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub attempt: Option<i64>,
+    pub inputs: Option<String>,
     /// When the next attempt starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<Time>,

@@ -54,7 +54,8 @@ pub struct S3Source {
     pub credentials: Option<S3Credentials>,
 }
 
-/// Styles of naming a bucket in a request.
+/// How the bucket is named in requests: `Path` (`endpoint/bucket/key`) or `VirtualHosted` (`bucket.endpoint/key`). Left
+/// out: `Path` with an endpoint, `VirtualHosted` without one.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Addressing {
     /// `https://endpoint/bucket/key`

@@ -91,7 +91,7 @@ pub struct Placement {
     #[schemars(length(max = 32))]
     pub tolerations: Vec<Toleration>,
     /// Affinity rules, as in a pod's `affinity`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "open_object")]
     pub affinity: Option<serde_json::Value>,
 }

@@ -140,6 +140,8 @@ reasons! {
     Suspended,
     /// The worker pod cannot start.
     WorkerNotStarting,
+    /// The worker ended without a report: it was killed, evicted or ran out of memory.
+    WorkerFailed,
     /// Kubernetes refuses to create the worker pod.
     WorkerForbidden,
     /// A resource quota refuses an object.

@@ -180,7 +180,7 @@ impl Report {
     pub fn encode(&self, limit: usize) -> String {
         let mut report = self.clone();
         report.message = clean(&report.message, MESSAGE_LIMIT);
-        let drops: [(&str, fn(&mut Self)); 8] = [
+        let drops: [(&str, Drop); 8] = [
             ("findings", |report| report.findings.clear()),
             ("metadata", |report| report.metadata = None),
             ("metrics", |report| edit(report, |contents| contents.metrics.clear())),
@@ -241,6 +241,9 @@ pub enum DecodeError {
     #[error("the report has version {0}, this controller reads version {VERSION}")]
     Version(u32),
 }
+
+/// Takes something out of a report.
+type Drop = fn(&mut Report);
 
 fn edit(report: &mut Report, change: impl FnOnce(&mut Contents)) {
     if let Some(contents) = &mut report.contents {

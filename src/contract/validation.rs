@@ -68,7 +68,7 @@ pub enum PickleTier {
 pub enum Format {
     /// A folder that the Hugging Face Trainer wrote: weights and the state of the training.
     TrainerCheckpoint,
-    /// A PEFT adapter (LoRA and others), which needs its base model.
+    /// A PEFT adapter (low-rank and others), which needs its base model.
     PeftAdapter,
     /// A Hugging Face model folder: `config.json` and weights.
     HuggingFace,

@@ -7,7 +7,7 @@ use super::{
     findings::{Notes, UPLOAD_AGAIN},
     hugging_face,
     json::{Event, Limits, Sink},
-    names,
+    names, peft,
     probe::{Collect, JsonProbe, Probe, Problem},
     table::Family,
 };
@@ -73,7 +73,8 @@ fn check(evidence: &Evidence, notes: &mut Notes) {
         );
         notes.fatal(Reason::Incomplete, Some(&path), message);
     }
-    if !hugging_face::has_weights(evidence) {
+    let others = [peft::FAMILY, hugging_face::FAMILY];
+    if !hugging_face::has_weights(evidence) && !others.iter().any(|family| (family.claims)(evidence)) {
         let path = in_home("model.safetensors");
         let message =
             format!("the weights are missing: there is neither {} nor shards of it; upload them", names::shown(&path));
@@ -111,8 +112,9 @@ fn optimizer_ranks(evidence: &Evidence, notes: &mut Notes) {
             ranks.entry(total).or_default().push(rank);
         }
     }
-    for (total, present) in ranks {
-        if let Some(missing) = (0..total).find(|rank| !present.contains(rank)) {
+    for (total, mut present) in ranks {
+        present.sort_unstable();
+        if let Some(missing) = (0..total).find(|rank| present.binary_search(rank).is_err()) {
             let path = format!("{}rank{missing}-of-{total}-optimizer.pt", evidence.tree.home());
             let message =
                 format!("{} is missing: {} of {total} ranks are there; upload it", names::shown(&path), present.len());

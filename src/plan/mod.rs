@@ -1,6 +1,6 @@
 //! Decides what to do next for one Checkpoint: `(Config, Observed, now) -> Plan`. Pure, no I/O: no client, clock or environment.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -11,9 +11,34 @@ use k8s_openapi::api::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{Checkpoint, CheckpointStatus, Worker},
-    contract::{ConditionType, Outcome, Reason, TaskKind},
+    api::{Checkpoint, CheckpointStatus, Phase, VolumeStatus, Worker},
+    contract::{ConditionType, Outcome, Reason, Source, TaskKind},
 };
+
+use inspection::Inspected;
+use scene::{Draft, Scene, State};
+
+mod adopt;
+pub mod attempt;
+mod backoff;
+pub mod claims;
+mod cleanup;
+mod conditions;
+mod inspection;
+mod load;
+pub mod names;
+mod publish;
+pub mod quantity;
+mod scene;
+mod source_claim;
+mod staging;
+pub mod validate;
+mod verdict;
+mod volume;
+pub mod worker_job;
+
+#[cfg(test)]
+mod tests;
 
 /// What the installation decided; no part of it enters the hash of a task's inputs, so that an upgrade restarts nothing.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +70,8 @@ pub struct Observed {
     pub storage_classes: Vec<StorageClass>,
     /// Pods that mount the source claim, when the source is a claim that one node holds.
     pub source_pods: Vec<Pod>,
+    /// UIDs of all Checkpoints of the namespace that exist: a retained claim of one of them is not up for adoption.
+    pub live_uids: BTreeSet<String>,
     /// Whether a worker Job may be created now.
     pub turn: Turn,
     /// What the API server refused of the same pass's actions: the plan is then made again, for the status alone.
@@ -208,12 +235,104 @@ impl Action {
 
 /// Which claims to read by name before planning.
 #[must_use]
-pub fn interests(_checkpoint: &Checkpoint) -> Interests {
-    Interests::default()
+pub fn interests(checkpoint: &Checkpoint) -> Interests {
+    let mut claims: Vec<_> = checkpoint.spec.volumes.iter().map(|volume| volume.claim_name.clone()).collect();
+    let source_claim = match validate::validate(checkpoint) {
+        Ok(validate::Intent { source: Source::Claim { claim_name, .. }, .. }) => Some(claim_name),
+        _ => None,
+    };
+    claims.extend(source_claim.clone());
+    Interests { claims, source_claim }
 }
 
 /// Decides what to do.
 #[must_use]
-pub fn plan(_config: &Config, observed: &Observed, _now: Timestamp) -> Plan {
-    Plan { status: observed.checkpoint.status.clone().unwrap_or_default(), ..Plan::default() }
+pub fn plan(config: &Config, observed: &Observed, now: Timestamp) -> Plan {
+    let checkpoint = &observed.checkpoint;
+    let before = checkpoint.status.clone().unwrap_or_default();
+    // Everything that has to go has an owner reference; the garbage collector needs nothing from us.
+    if checkpoint.metadata.deletion_timestamp.is_some() {
+        return Plan { status: before, ..Plan::default() };
+    }
+    let uid = checkpoint.metadata.uid.as_deref().unwrap_or_default();
+    let intent = validate::validate(checkpoint);
+    let valid = intent.as_ref().err().cloned();
+    let intent = intent.unwrap_or_else(|_| validate::Intent::nothing());
+    let scene = Scene { config, observed, now, checkpoint, uid, intent: &intent };
+    let mut draft = Draft::new(before);
+    prepare(&scene, &mut draft);
+    cleanup::removed_volumes(&scene, &mut draft);
+    let inspected = match valid {
+        Some(problem) => refuse(&scene, &mut draft, &problem),
+        None => carry_out(&scene, &mut draft),
+    };
+    conditions::conclude(&scene, &mut draft.status, &inspected);
+    let events = conditions::events(checkpoint.status.as_ref(), &draft.status);
+    Plan {
+        actions: draft.actions,
+        status: draft.status,
+        events,
+        results: draft.results,
+        requeue: draft.requeue,
+        wants_turn: draft.wants_turn,
+    }
+}
+
+/// Lines the status up with the spec: one entry a volume, in the spec's order.
+fn prepare(scene: &Scene<'_>, draft: &mut Draft) {
+    let spec = &scene.checkpoint.spec;
+    let before = std::mem::take(&mut draft.status.volumes);
+    let spec_changed = draft.status.observed_generation != scene.checkpoint.metadata.generation;
+    draft.status.volumes = spec
+        .volumes
+        .iter()
+        .map(|volume| {
+            let known = before.iter().find(|status| status.claim_name == volume.claim_name).cloned();
+            let mut status = known
+                .unwrap_or_else(|| VolumeStatus { claim_name: volume.claim_name.clone(), ..VolumeStatus::default() });
+            if spec_changed {
+                // A new spec may be the remedy: what failed under the old one is tried at once.
+                status.next_attempt_at = None;
+            }
+            status
+        })
+        .collect();
+    if !scene.intent.uri.is_empty() {
+        draft.status.source.get_or_insert_default().uri.clone_from(&scene.intent.uri);
+    }
+}
+
+fn carry_out(scene: &Scene<'_>, draft: &mut Draft) -> Inspected {
+    let pinned = volume::pinned(scene);
+    let mut inspected = inspection::decide(scene, draft, pinned.as_deref());
+    for (index, intent) in scene.intent.volumes.iter().enumerate() {
+        let basis = volume::Basis { good: inspected.good.as_deref(), bad: inspected.bad, pinned: pinned.as_deref() };
+        volume::decide(scene, draft, intent, index, &basis);
+    }
+    if let Some(found) = draft.verdict.take() {
+        verdict::overrule(scene, draft, &mut inspected, found, pinned.is_some());
+    }
+    inspected
+}
+
+/// A spec that cannot be carried out: unfinished work is retired, what is published stays.
+fn refuse(scene: &Scene<'_>, draft: &mut Draft, problem: &validate::InvalidSpec) -> Inspected {
+    for job in &scene.observed.jobs {
+        draft.retire(job);
+    }
+    for status in &mut draft.status.volumes {
+        if status.phase != Phase::Published {
+            let state = State::unknown(Reason::WaitingForVolume, "waits for a spec that can be carried out");
+            volume::set(status, Phase::Pending, &state);
+        }
+    }
+    let failed = State::failed(problem.reason, problem.message.clone());
+    let not_looked = State::unknown(Reason::Checking, "the source was not looked at: the spec cannot be carried out");
+    let (reachable, validated) = if problem.reason == Reason::InvalidSpec {
+        (not_looked.clone(), failed)
+    } else {
+        (failed, State::unknown(Reason::Validating, "not validated: the source cannot be read"))
+    };
+    let drifted = State::of(&draft.status, ConditionType::Drifted).unwrap_or(not_looked);
+    Inspected { reachable, validated, drifted, good: None, bad: true }
 }

@@ -226,6 +226,9 @@ impl Sink for Header {
             (Place::OffsetsStart, Event::BeginArray) => Place::Offsets(0),
             (Place::OffsetsStart, _) => return Err(self.tensor("has data_offsets that are no list")),
             (Place::Offsets(count), event) => self.offsets(event, *count)?,
+            (Place::Skip(_), Event::Number(text)) if text.parse::<f64>().is_ok_and(f64::is_infinite) => {
+                return Err(self.tensor("has a number that is out of range"));
+            }
             (Place::Skip(depth), Event::BeginObject | Event::BeginArray) => Place::Skip(depth + 1),
             (Place::Skip(0 | 1), Event::EndObject | Event::EndArray) | (Place::Skip(0), _) => Place::Entry,
             (Place::Skip(depth), Event::EndObject | Event::EndArray) => Place::Skip(depth - 1),

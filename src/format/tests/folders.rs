@@ -121,7 +121,11 @@ fn unfinished_trainer_folders() {
     );
     let sentinel = "checkpoint-is-incomplete.txt";
     assert_bad(&trainer().with(sentinel, "").judge(), Reason::Incomplete, sentinel, "interrupted");
-    assert_bad(&trainer().without("model.safetensors").judge(), Reason::Incomplete, "model.safetensors", "weights");
+    let verdict = trainer().without("model.safetensors").judge();
+    assert_bad(&verdict, Reason::Incomplete, "model.safetensors", "weights");
+    assert!(!verdict.message.contains("more problem"), "{}", verdict.message);
+    let verdict = Folder::new([("trainer_state.json", b"{}".to_vec())]).judge();
+    assert_bad(&verdict, Reason::Incomplete, "model.safetensors", "the weights are missing");
     assert_good(&below(&trainer(), "checkpoint-500").judge());
     assert_bad(
         &below(&trainer(), "checkpoint-400").judge(),
@@ -151,6 +155,9 @@ fn other_folders_are_generic() {
     assert_eq!(verdict.contents.format, Some(Format::Generic));
     assert!(verdict.message.contains("only names and sizes were judged"), "{}", verdict.message);
     assert_eq!(verdict.contents.tensors, None);
+    let verdict = Folder::new([("pytorch_model.bin", vec![])]).judge();
+    assert_good(&verdict);
+    assert!(verdict.findings[0].message.contains("is empty"));
 }
 
 #[test]

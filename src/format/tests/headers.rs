@@ -33,6 +33,7 @@ fn damage_is_named() {
         (entry(r#"{"dtype":"U8","shape":[1]}"#), 1, "no data_offsets"),
         (entry(r#"{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}"#), 1, "dtype twice"),
         (entry("[]"), 0, "no object"),
+        (entry(r#"{"dtype":"U8","shape":[1],"data_offsets":[0,1],"x":[1e999]}"#), 1, "out of range"),
         (r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b\u0021":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#.into(), 6, "tensor \"b!\" begins at byte 2 of the data, but byte 4 comes next: it overlaps"),
         (r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#.into(), 4, "tensor \"a\" is described twice"),
         (r#"{"__metadata__":{"a":1}}"#.into(), 0, "only text"),

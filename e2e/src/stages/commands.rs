@@ -1,0 +1,108 @@
+//! The stages that run Cargo, and the one that brings the cluster up (process I/O).
+
+use std::env;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::cache::build_once;
+use crate::cluster::Cluster;
+use crate::command::{capture, run};
+use crate::{images, paths, python};
+
+const DENY_VERSION: &str = "0.20";
+/// Test programs of this crate that need no cluster.
+const LOCAL_TESTS: &[&str] = &["contract", "storage"];
+/// Test programs of this crate that need one.
+const CLUSTER_TESTS: &[&str] = &["harness", "cluster"];
+
+/// `cargo fmt --check`.
+pub fn format(_: &[String]) -> Result<()> {
+    run(paths::cargo().args(["fmt", "--all", "--check"]))
+}
+
+/// `cargo clippy`, warnings being errors.
+pub fn lint(_: &[String]) -> Result<()> {
+    run(paths::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+}
+
+/// Everything that needs no cluster. The storage tests run their own S3 server on loopback.
+pub fn unit(arguments: &[String]) -> Result<()> {
+    python::environment()?;
+    run(with(paths::cargo().args(["test", "--quiet", "--package", "checkpoint-operator"]), arguments))?;
+    let mut own = paths::cargo();
+    own.args(["test", "--quiet", "--package", "checkpoint-operator-e2e", "--lib", "--bins"]);
+    for name in LOCAL_TESTS.iter().filter(|name| has_test(name)) {
+        own.args(["--test", name]);
+    }
+    run(with(&mut own, arguments))
+}
+
+/// `cargo deny`, built once into the cache.
+pub fn deny(_: &[String]) -> Result<()> {
+    let installed = build_once("cargo-deny", &[DENY_VERSION.as_bytes()], |folder| {
+        println!("Installing cargo-deny {DENY_VERSION} (once)");
+        let version = format!("{DENY_VERSION}.*");
+        let mut install = paths::cargo();
+        install.args(["install", "cargo-deny", "--locked", "--quiet", "--version", &version, "--root"]).arg(folder);
+        // Its build is another project's: it gets a target folder of its own.
+        run(install.env_remove("CARGO_TARGET_DIR"))
+    })?;
+    let mut deny = Command::new(installed.join("bin/cargo-deny"));
+    run(deny.args(["--workspace", "check", "bans", "licenses", "sources"]).current_dir(paths::workspace()))
+}
+
+/// The release build.
+pub fn release(_: &[String]) -> Result<()> {
+    run(paths::cargo().args(["build", "--release", "--package", "checkpoint-operator"]))
+}
+
+/// The cluster, with the product's image.
+pub fn up(_: &[String]) -> Result<()> {
+    let cluster = Cluster::from_environment()?;
+    cluster.up()?;
+    println!("{}", images::product(&cluster, "")?);
+    Ok(())
+}
+
+/// The tests on the cluster. Cargo stays outside its network and starts the test programs inside, through its runner
+/// setting; they find the product's image in `CHECKPOINT_E2E_IMAGE`.
+pub fn cluster(arguments: &[String]) -> Result<()> {
+    let cluster = Cluster::from_environment()?;
+    cluster.up()?;
+    let image = images::product(&cluster, "")?;
+    let mut tests = paths::cargo();
+    tests.args(["test", "--package", "checkpoint-operator-e2e"]);
+    for name in CLUSTER_TESTS.iter().filter(|name| has_test(name)) {
+        tests.args(["--test", name]);
+    }
+    let entry = cluster.entry();
+    if !entry.is_empty() {
+        tests.env(runner_variable()?, entry.join(" "));
+    }
+    // A failed wait says what it saw; the stack of the test's runtime would only bury it.
+    tests.env("RUST_LIB_BACKTRACE", "0");
+    tests.env("CHECKPOINT_E2E_IMAGE", image).env("CHECKPOINT_E2E_ROOT", cluster.root());
+    run(with(&mut tests, arguments)).with_context(|| format!("logs of the cluster: {}", cluster.logs().display()))
+}
+
+/// Whether the test program exists (they come in with the features that they test).
+fn has_test(name: &str) -> bool {
+    let tests = paths::of_this_crate("tests");
+    tests.join(format!("{name}.rs")).exists() || tests.join(name).join("main.rs").exists()
+}
+
+fn with<'a>(command: &'a mut Command, arguments: &[String]) -> &'a mut Command {
+    if !arguments.is_empty() {
+        command.arg("--").args(arguments);
+    }
+    command
+}
+
+/// `CARGO_TARGET_<TRIPLE>_RUNNER` for this machine.
+fn runner_variable() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = capture(Command::new(rustc).arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    Ok(format!("CARGO_TARGET_{}_RUNNER", host.replace('-', "_").to_uppercase()))
+}

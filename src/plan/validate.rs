@@ -1,0 +1,453 @@
+//! Turns a spec into an intent that builders can trust, or says what is wrong with it. Pure, no I/O.
+//!
+//! The schema refuses most of this already; it is checked again because a schema can be older than the controller, and
+//! because the same manifest is read on a laptop, where there is no API server.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{
+    api::{AccessMode, Checkpoint, S3Source, Storage, Volume},
+    contract::{
+        InlineTask, Reason, S3Access, S3Task, Source,
+        digest::filter_hash,
+        filter::{Filter, Pattern},
+    },
+};
+
+use super::quantity;
+
+/// What a Checkpoint asks for, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intent {
+    /// Where to read.
+    pub source: Source,
+    /// The location in full, for status.
+    pub uri: String,
+    /// The text of inline data.
+    pub inline: Option<String>,
+    /// The volumes, in the order of the spec.
+    pub volumes: Vec<VolumeIntent>,
+    /// How often to look at the source again.
+    pub revalidate_every: Option<Duration>,
+}
+
+impl Intent {
+    /// The intent of a spec that asks for nothing that can be done.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self {
+            source: Source::Inline(InlineTask::default()),
+            uri: String::new(),
+            inline: None,
+            volumes: Vec::new(),
+            revalidate_every: None,
+        }
+    }
+}
+
+/// A volume, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VolumeIntent {
+    /// The entry.
+    pub volume: Volume,
+    /// Its filter.
+    pub filter: Filter,
+    /// [`filter_hash`] of it.
+    pub filter_hash: String,
+    /// The requested size in bytes, if the user set one.
+    pub size: Option<u64>,
+}
+
+impl VolumeIntent {
+    /// The access modes of the target claim.
+    #[must_use]
+    pub fn access_modes(&self) -> Vec<AccessMode> {
+        if self.volume.access_modes.is_empty() {
+            vec![AccessMode::ReadWriteOnce]
+        } else {
+            self.volume.access_modes.clone()
+        }
+    }
+}
+
+/// A spec that cannot be carried out.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidSpec {
+    /// `InvalidSpec`, `InvalidPath` or `InsecureEndpoint`.
+    pub reason: Reason,
+    /// The field and what to write instead.
+    pub message: String,
+}
+
+fn invalid(message: impl Into<String>) -> InvalidSpec {
+    InvalidSpec { reason: Reason::InvalidSpec, message: message.into() }
+}
+
+/// Checks the spec.
+///
+/// # Errors
+/// The first thing that is wrong, with the field and the remedy.
+pub fn validate(checkpoint: &Checkpoint) -> Result<Intent, InvalidSpec> {
+    let spec = &checkpoint.spec;
+    let (source, uri, inline) = source(&spec.path, spec.storage.as_ref())?;
+    for (index, glob) in spec.validation.required_files.iter().enumerate() {
+        Pattern::new(glob).map_err(|error| invalid(format!("validation.requiredFiles[{index}]: {error}")))?;
+    }
+    if let Some(pin) = &spec.validation.digest {
+        let hex = pin.strip_prefix("blake3:").unwrap_or_default();
+        if hex.len() != 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(invalid(
+                "validation.digest must be blake3: and 64 hexadecimal digits, as status.digest shows it",
+            ));
+        }
+    }
+    let mut names = BTreeSet::new();
+    let mut volumes = Vec::with_capacity(spec.volumes.len());
+    for (index, volume) in spec.volumes.iter().enumerate() {
+        let checked = check_volume(volume).map_err(|error| invalid(format!("volumes[{index}].{error}")))?;
+        if !names.insert(&volume.claim_name) {
+            return Err(invalid(format!("volumes[{index}].claimName: {:?} stands there twice", volume.claim_name)));
+        }
+        if matches!(&source, Source::Claim { claim_name, .. } if *claim_name == volume.claim_name) {
+            return Err(invalid(format!(
+                "volumes[{index}].claimName: {:?} is the source and cannot be a target as well; choose another name",
+                volume.claim_name
+            )));
+        }
+        volumes.push(checked);
+    }
+    if let Some(worker) = &spec.worker {
+        let placement = worker.placement.as_ref();
+        check_affinity(placement).map_err(|error| invalid(format!("worker.placement.{error}")))?;
+        if worker.run_as_user == Some(0) {
+            return Err(invalid("worker.runAsUser must not be 0: workers run without root"));
+        }
+    }
+    let revalidate_every = spec.revalidate_every.as_deref().map(revalidate_every).transpose()?;
+    Ok(Intent { source, uri, inline, volumes, revalidate_every })
+}
+
+fn check_volume(volume: &Volume) -> Result<VolumeIntent, String> {
+    if !is_dns_label(&volume.claim_name) {
+        return Err(format!("claimName: {:?} is not a name that Kubernetes accepts", volume.claim_name));
+    }
+    let filter = Filter { include: volume.include.clone(), exclude: volume.exclude.clone() };
+    filter.compile().map_err(|error| format!("include or exclude: {error}"))?;
+    let size = volume
+        .size
+        .as_ref()
+        .map(|amount| {
+            let bytes = quantity::amount_bytes(amount).filter(|bytes| *bytes > 0);
+            bytes.ok_or_else(|| format!("size: {amount} is not an amount of bytes such as 20Gi"))
+        })
+        .transpose()?;
+    check_affinity(volume.placement.as_ref()).map_err(|error| format!("placement.{error}"))?;
+    let modes = &volume.access_modes;
+    if modes.contains(&AccessMode::ReadWriteOncePod) && modes.len() > 1 {
+        return Err("accessModes: ReadWriteOncePod cannot be combined with other modes".to_owned());
+    }
+    Ok(VolumeIntent { volume: volume.clone(), filter_hash: filter_hash(&filter), filter, size })
+}
+
+fn check_affinity(placement: Option<&crate::api::Placement>) -> Result<(), String> {
+    let Some(affinity) = placement.and_then(|placement| placement.affinity.clone()) else { return Ok(()) };
+    serde_json::from_value::<k8s_openapi::api::core::v1::Affinity>(affinity)
+        .map(drop)
+        .map_err(|error| format!("affinity is not a pod's affinity: {error}"))
+}
+
+fn is_dns_label(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !name.is_empty() && name.len() <= 63 && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+fn revalidate_every(text: &str) -> Result<Duration, InvalidSpec> {
+    let problem = || invalid("revalidateEvery must be a duration of at least 5m, such as 30m or 24h");
+    let mut seconds = 0u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let at = rest.find(|character: char| !character.is_ascii_digit()).ok_or_else(problem)?;
+        let number: u64 = rest[..at].parse().map_err(|_| problem())?;
+        let unit = match &rest[at..=at] {
+            "h" => 3600,
+            "m" => 60,
+            "s" => 1,
+            _ => return Err(problem()),
+        };
+        seconds = number.checked_mul(unit).and_then(|more| seconds.checked_add(more)).ok_or_else(problem)?;
+        rest = &rest[at + 1..];
+    }
+    // A year and more is as good as never, and keeps arithmetic with time stamps safe.
+    if (300..=400 * 86400).contains(&seconds) { Ok(Duration::from_secs(seconds)) } else { Err(problem()) }
+}
+
+fn source(path: &str, storage: Option<&Storage>) -> Result<(Source, String, Option<String>), InvalidSpec> {
+    if let Some(rest) = path.strip_prefix("s3://") {
+        let s3 = match storage {
+            None => S3Source::default(),
+            Some(Storage { s3: Some(s3), persistent_volume_claim: None, inline: None }) if s3.bucket.is_none() => {
+                s3.clone()
+            }
+            Some(_) => {
+                return Err(invalid(
+                    "path is an s3:// URI, which names the bucket: of storage, set only s3, and leave out its bucket",
+                ));
+            }
+        };
+        return s3_uri(rest, &s3);
+    }
+    if let Some(rest) = path.strip_prefix("pvc://") {
+        if storage.is_some() {
+            return Err(invalid("path is a pvc:// URI, which names the claim: leave out storage"));
+        }
+        if rest.contains('?') {
+            return Err(invalid("path: a pvc:// URI has no query"));
+        }
+        let (claim, folder) = rest.split_once('/').unwrap_or((rest, ""));
+        return claim_source(claim, folder);
+    }
+    if let Some((scheme, _)) = path.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
+        return Err(invalid(format!("path: {scheme}:// is not understood; use s3://bucket/path or pvc://claim/path")));
+    }
+    match storage {
+        Some(Storage { s3: Some(s3), persistent_volume_claim: None, inline: None }) => {
+            let bucket = s3
+                .bucket
+                .as_deref()
+                .ok_or_else(|| invalid("set storage.s3.bucket, or make path a URI such as s3://bucket/path"))?;
+            s3_source(bucket, path, s3)
+        }
+        Some(Storage { s3: None, persistent_volume_claim: Some(claim), inline: None }) => {
+            claim_source(&claim.claim_name, path)
+        }
+        Some(Storage { s3: None, persistent_volume_claim: None, inline: Some(inline) }) => {
+            if !path.is_empty() {
+                return Err(invalid("inline data has no path: leave path out"));
+            }
+            if inline.json.len() > 65536 {
+                return Err(invalid(
+                    "storage.inline.json is longer than 64 KiB; put the data into a bucket or a claim",
+                ));
+            }
+            let digest = blake3::hash(inline.json.as_bytes()).to_hex().to_string();
+            let task = InlineTask { blake3: digest };
+            Ok((Source::Inline(task), "inline:".to_owned(), Some(inline.json.clone())))
+        }
+        _ => Err(invalid(
+            "say where the data lies: set one of storage.s3, storage.persistentVolumeClaim and storage.inline, or make path a URI such as s3://bucket/path",
+        )),
+    }
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|character: char| character.is_ascii_alphabetic())
+        && text.chars().all(|character| character.is_ascii_alphanumeric() || "+.-".contains(character))
+}
+
+fn s3_uri(rest: &str, s3: &S3Source) -> Result<(Source, String, Option<String>), InvalidSpec> {
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (bucket, path) = place.split_once('/').unwrap_or((place, ""));
+    if bucket.contains(['@', ':']) {
+        return Err(invalid(
+            "path: a URI must not hold a user name, a password or a port; use storage.s3.credentials and storage.s3.endpoint",
+        ));
+    }
+    let mut s3 = s3.clone();
+    let mut scheme = None;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("endpoint_override", value)) => s3.endpoint = Some(value.to_owned()),
+            Some(("region", value)) => s3.region = Some(value.to_owned()),
+            Some(("scheme", value)) => scheme = Some(value.to_owned()),
+            _ => {
+                return Err(invalid(format!(
+                    "path: {pair:?} is not understood; of the query of an s3:// URI, only endpoint_override, scheme and region are"
+                )));
+            }
+        }
+    }
+    // Ray's endpoint_override has no scheme of its own; `scheme` says which.
+    if let Some(endpoint) = s3.endpoint.as_mut().filter(|endpoint| !endpoint.contains("://")) {
+        *endpoint = format!("{}://{endpoint}", scheme.as_deref().unwrap_or("https"));
+    }
+    s3_source(bucket, path, &s3)
+}
+
+fn s3_source(bucket: &str, path: &str, s3: &S3Source) -> Result<(Source, String, Option<String>), InvalidSpec> {
+    let path = folder(path)?;
+    if bucket.is_empty() || bucket.contains(['/', '?', '@']) {
+        return Err(invalid(format!("{bucket:?} is not a bucket")));
+    }
+    let endpoint = s3.endpoint.as_ref().map(|endpoint| endpoint.trim_end_matches('/').to_owned());
+    if let Some(endpoint) = &endpoint {
+        let authority =
+            endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://")).unwrap_or_default();
+        if authority.is_empty() || authority.contains(['/', '@', '?', '#', ' ']) {
+            return Err(invalid(format!("{endpoint:?} is not an endpoint such as https://minio.storage.svc:9000")));
+        }
+        if endpoint.starts_with("http://") && !s3.insecure {
+            return Err(InvalidSpec {
+                reason: Reason::InsecureEndpoint,
+                message: format!(
+                    "{endpoint} is not encrypted; use an https:// endpoint, or set storage.s3.insecure: true if the network in between is trusted"
+                ),
+            });
+        }
+    }
+    let access = match &s3.credentials {
+        None => S3Access::Ambient,
+        Some(credentials) => match (&credentials.secret_ref, credentials.anonymous) {
+            (Some(secret), false) => S3Access::Secret(secret.name.clone()),
+            (None, true) => S3Access::Anonymous,
+            _ => return Err(invalid("storage.s3.credentials: set either secretRef or anonymous: true")),
+        },
+    };
+    let virtual_hosted =
+        s3.addressing.map_or(endpoint.is_none(), |addressing| addressing == crate::api::Addressing::VirtualHosted);
+    let uri = if path.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{path}") };
+    let task = S3Task {
+        bucket: bucket.to_owned(),
+        path,
+        region: s3.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
+        endpoint,
+        virtual_hosted,
+        insecure: s3.insecure,
+        ca: s3.ca_bundle.as_ref().map(|bundle| format!("{}/{}", bundle.config_map_ref.name, bundle.config_map_ref.key)),
+        access,
+    };
+    Ok((Source::S3(task), uri, None))
+}
+
+fn claim_source(claim: &str, path: &str) -> Result<(Source, String, Option<String>), InvalidSpec> {
+    if claim.is_empty() || claim.len() > 253 || claim.contains(['/', '@', ':', ' ']) {
+        return Err(invalid(format!("{claim:?} is not the name of a claim")));
+    }
+    let path = folder(path)?;
+    let uri = if path.is_empty() { format!("pvc://{claim}") } else { format!("pvc://{claim}/{path}") };
+    Ok((Source::Claim { claim_name: claim.to_owned(), path }, uri, None))
+}
+
+/// The folder without the slash at its end.
+fn folder(path: &str) -> Result<String, InvalidSpec> {
+    let problem = |message: String| InvalidSpec { reason: Reason::InvalidPath, message };
+    if path.starts_with('/') {
+        return Err(problem(
+            "path is relative to the root of the storage: leave out the slash at its start".to_owned(),
+        ));
+    }
+    let trimmed = path.strip_suffix('/').unwrap_or(path);
+    if trimmed.is_empty() {
+        return Ok(String::new());
+    }
+    for segment in trimmed.split('/') {
+        if matches!(segment, "" | "." | "..") || segment.chars().any(char::is_control) {
+            return Err(problem(format!("path: the segment {segment:?} is not allowed")));
+        }
+    }
+    Ok(trimmed.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(spec: serde_json::Value) -> Result<Intent, InvalidSpec> {
+        validate(&Checkpoint { spec: serde_json::from_value(spec).unwrap(), ..Checkpoint::default() })
+    }
+
+    fn s3(spec: serde_json::Value) -> S3Task {
+        match check(spec).unwrap().source {
+            Source::S3(task) => task,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn places_are_understood() {
+        let bucket = json!({"s3": {"bucket": "models"}});
+        for (spec, uri) in [
+            (json!({"path": "a/b", "storage": bucket}), "s3://models/a/b"),
+            (json!({"path": "a/b/", "storage": bucket}), "s3://models/a/b"),
+            (json!({"storage": bucket}), "s3://models"),
+            (json!({"path": "s3://models/a b/100%/ü+"}), "s3://models/a b/100%/ü+"),
+            (json!({"path": "s3://models"}), "s3://models"),
+            (json!({"path": "pvc://claim/x"}), "pvc://claim/x"),
+            (json!({"path": "x", "storage": {"persistentVolumeClaim": {"claimName": "claim"}}}), "pvc://claim/x"),
+            (json!({"storage": {"inline": {"json": "{}"}}}), "inline:"),
+        ] {
+            assert_eq!(check(spec.clone()).unwrap().uri, uri, "{spec}");
+        }
+    }
+
+    #[test]
+    fn rays_query_is_understood() {
+        let insecure = json!({"s3": {"insecure": true}});
+        let task =
+            s3(json!({"path": "s3://b-b/p?endpoint_override=minio:9000&scheme=http&region=eu", "storage": insecure}));
+        assert_eq!(task.endpoint.as_deref(), Some("http://minio:9000"));
+        assert_eq!((task.region.as_str(), task.path.as_str(), task.virtual_hosted), ("eu", "p", false));
+        let task = s3(json!({"path": "s3://b-b/p?endpoint_override=minio:9000"}));
+        assert_eq!(task.endpoint.as_deref(), Some("https://minio:9000"));
+        let refused = check(json!({"path": "s3://b-b/p?endpoint_override=minio:9000&scheme=http"})).unwrap_err();
+        assert_eq!(refused.reason, Reason::InsecureEndpoint);
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_refused_with_a_remedy() {
+        let bucket = |path: &str| json!({"path": path, "storage": {"s3": {"bucket": "models"}}});
+        let volume = |volume: serde_json::Value| json!({"path": "pvc://source/x", "volumes": [volume]});
+        for (spec, reason, text) in [
+            (bucket("/a"), Reason::InvalidPath, "slash at its start"),
+            (bucket("a/../b"), Reason::InvalidPath, "\"..\""),
+            (bucket("a//b"), Reason::InvalidPath, "\"\""),
+            (bucket("a\nb"), Reason::InvalidPath, "not allowed"),
+            (json!({}), Reason::InvalidSpec, "say where the data lies"),
+            (json!({"path": "gs://x/y"}), Reason::InvalidSpec, "gs:// is not understood"),
+            (json!({"path": "s3://u:p@b/y"}), Reason::InvalidSpec, "user name"),
+            (json!({"path": "s3://b/y?versionId=3"}), Reason::InvalidSpec, "versionId=3"),
+            (bucket("s3://b/y"), Reason::InvalidSpec, "names the bucket"),
+            (json!({"storage": {"s3": {}}}), Reason::InvalidSpec, "storage.s3.bucket"),
+            (json!({"path": "x", "storage": {"inline": {"json": "{}"}}}), Reason::InvalidSpec, "leave path out"),
+            (
+                json!({"storage": {"s3": {"bucket": "b", "endpoint": "http://x"}}}),
+                Reason::InsecureEndpoint,
+                "insecure: true",
+            ),
+            (json!({"storage": {"s3": {"bucket": "b", "endpoint": "https://u@x"}}}), Reason::InvalidSpec, "endpoint"),
+            (volume(json!({"claimName": "source"})), Reason::InvalidSpec, "is the source"),
+            (volume(json!({"claimName": "UPPER"})), Reason::InvalidSpec, "claimName"),
+            (volume(json!({"claimName": "a", "include": ["["]})), Reason::InvalidSpec, "glob"),
+            (volume(json!({"claimName": "a", "size": "0"})), Reason::InvalidSpec, "size"),
+            (
+                volume(json!({"claimName": "a", "placement": {"affinity": {"nodeAffinity": 3}}})),
+                Reason::InvalidSpec,
+                "affinity",
+            ),
+            (json!({"path": "s3://bbb", "revalidateEvery": "4m"}), Reason::InvalidSpec, "revalidateEvery"),
+            (json!({"path": "s3://bbb", "revalidateEvery": "5"}), Reason::InvalidSpec, "revalidateEvery"),
+            (json!({"path": "s3://bbb", "validation": {"digest": "blake3:xyz"}}), Reason::InvalidSpec, "digest"),
+        ] {
+            let refused = check(spec.clone()).expect_err(&spec.to_string());
+            assert_eq!(refused.reason, reason, "{spec}: {refused}");
+            assert!(refused.message.contains(text), "{spec}: {refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_or_safe(path in ".{0,60}", every in "[0-9hms]{0,8}", name in ".{0,10}") {
+            let spec = json!({
+                "path": path, "revalidateEvery": every, "storage": {"s3": {"bucket": "models"}},
+                "volumes": [{"claimName": name}],
+            });
+            if let Ok(Intent { source: Source::S3(task), .. }) = check(spec) {
+                prop_assert!(!task.path.split('/').any(|segment| matches!(segment, "." | "..")));
+                prop_assert!(!task.path.starts_with('/') && !task.path.ends_with('/'));
+            }
+        }
+    }
+}
