@@ -37,4 +37,5 @@ pub mod output;
 pub mod plan;
 pub mod runtime;
 pub mod storage;
+pub mod worker;
 pub mod yaml;
