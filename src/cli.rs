@@ -11,7 +11,7 @@ use clap::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::{api, api::Worker, contract::TaskKind, output, yaml};
+use crate::{api, api::Worker, contract::TaskKind, output, runtime::telemetry, yaml};
 
 /// Exit code when nothing could be asked: wrong usage, unreadable input, unreachable source.
 pub const NOT_ASKED: u8 = 2;
@@ -71,7 +71,7 @@ Examples:
 
 Exit codes: 0 the verdict is good; 1 it is not; 2 the checkpoint was not reached, or the question makes no sense; 130 interrupted.")]
     Inspect(Box<inspect::InspectArguments>),
-    /// Print the CustomResourceDefinition.
+    /// Print the `CustomResourceDefinition`.
     #[command(after_help = "Example:\n  checkpoint-operator crd | kubectl apply --server-side -f -")]
     Crd,
     /// Print a script that completes this program's arguments in a shell.
@@ -138,8 +138,8 @@ pub struct ControllerArguments {
     #[arg(long, env = "CHECKPOINT_OPERATOR_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
     /// How log lines look.
-    #[arg(long, env = "CHECKPOINT_OPERATOR_LOG_FORMAT", value_name = "FORMAT", default_value = "json", value_parser = ["json", "text"])]
-    pub log_format: String,
+    #[arg(long, env = "CHECKPOINT_OPERATOR_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value = "json")]
+    pub log_format: telemetry::Format,
     /// Which log lines are written: error, warn, info, debug, trace, or directives such as info,kube=debug.
     #[arg(long, env = "CHECKPOINT_OPERATOR_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
@@ -169,12 +169,14 @@ pub(crate) fn print(text: &str) {
 }
 
 /// Says what went wrong on standard error.
-pub(crate) fn fail(problem: &dyn std::fmt::Display) -> ExitCode {
+#[must_use]
+pub fn fail(problem: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("error: {problem}");
     ExitCode::from(NOT_ASKED)
 }
 
 /// Prints the definition of the resource.
+#[must_use]
 pub fn crd() -> ExitCode {
     match yaml::to_string(&api::definition()) {
         Ok(text) => {
@@ -186,6 +188,7 @@ pub fn crd() -> ExitCode {
 }
 
 /// Prints a completion script.
+#[must_use]
 pub fn completion(shell: clap_complete::Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "checkpoint-operator", &mut script);

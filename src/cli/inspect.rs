@@ -74,8 +74,8 @@ pub struct InspectArguments {
     /// A file with certificate authorities to trust too, PEM.
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// A folder with the files AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if need be, AWS_SESSION_TOKEN. Left out: the
-    /// environment variables of these names.
+    /// A folder with the files `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, if need be, `AWS_SESSION_TOKEN`. Left out:
+    /// the environment variables of these names.
     #[arg(long, value_name = "DIR")]
     pub secrets: Option<PathBuf>,
     /// How the report is printed.

@@ -17,15 +17,15 @@ use super::{INTERRUPTED, fail, print, structured};
 /// What to run, and where.
 #[derive(Args, Clone, Debug)]
 pub struct RunArguments {
-    /// A file with manifests, `-` for standard input; can be repeated. Beside Checkpoints, Secrets and ConfigMaps are
-    /// read; everything else is left alone.
+    /// A file with manifests, `-` for standard input; can be repeated. Beside Checkpoints, Secrets and `ConfigMaps`
+    /// are read; everything else is left alone.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// The folder whose subfolders are the claims.
     #[arg(long, value_name = "DIR", default_value = "./volumes")]
     pub volumes: PathBuf,
-    /// A folder with one subfolder a Secret or ConfigMap, and in it one file a key. Without it, and for Secrets that are
-    /// not there, AWS_ACCESS_KEY_ID and its fellows are taken from the environment.
+    /// A folder with one subfolder a Secret or `ConfigMap`, and in it one file a key. Without it, and for Secrets that are
+    /// not there, `AWS_ACCESS_KEY_ID` and its fellows are taken from the environment.
     #[arg(long, value_name = "DIR")]
     pub secrets: Option<PathBuf>,
     /// How often to wait for another attempt when the source could not be reached or a load failed.

@@ -1,7 +1,7 @@
 //! The report of an inspection for people. No I/O.
 
 use crate::{
-    contract::{Outcome, Report},
+    contract::{Format, Outcome, Report},
     plan::quantity::human,
 };
 
@@ -41,7 +41,7 @@ pub fn tables(report: &Report) -> String {
 
 fn contents(facts: &mut Table, report: &Report) {
     let Some(contents) = &report.contents else { return };
-    facts.fact("Format", contents.format.map(|format| format.as_str()));
+    facts.fact("Format", contents.format.map(Format::as_str));
     facts.fact("Architecture", contents.architecture.as_ref());
     facts.fact("Base model", contents.base_model.as_ref());
     facts.fact("Quantization", contents.quantization.as_ref());
@@ -70,7 +70,8 @@ fn findings(report: &Report) -> String {
     }
     let mut out = table.render();
     if report.findings.len() > FINDINGS {
-        out.push_str(&format!("... and {} more: see -o json\n", report.findings.len() - FINDINGS));
+        let more = report.findings.len() - FINDINGS;
+        out.extend(["... and ", &count(more as u64), " more: see -o json\n"]);
     }
     out
 }
@@ -78,7 +79,7 @@ fn findings(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::{Contents, Finding, Format, Reason, SourceFacts, TaskKind};
+    use crate::contract::{Contents, Finding, Reason, SourceFacts, TaskKind};
 
     #[test]
     fn facts_and_findings_are_shown() {
