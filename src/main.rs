@@ -41,12 +41,12 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Run(arguments) => {
             telemetry::install(telemetry::Format::Text, &log_level("error"))?;
-            let progress = Progress::new(std::io::stderr().is_terminal());
+            let progress = Progress::new(std::io::stderr().is_terminal(), true);
             Ok(cli::run::run(arguments, &local::InProcess, &progress, &shutdown::token()?).await)
         }
         Command::Inspect(arguments) => {
             telemetry::install(telemetry::Format::Text, &log_level("error"))?;
-            let progress = Progress::new(std::io::stderr().is_terminal());
+            let progress = Progress::new(std::io::stderr().is_terminal(), false);
             Ok(cli::inspect::inspect(&arguments, &local::InProcess, &progress, &shutdown::token()?).await)
         }
         Command::Crd | Command::Completion { .. } => Ok(ExitCode::SUCCESS),

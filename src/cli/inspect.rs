@@ -193,9 +193,12 @@ fn bucket(arguments: &InspectArguments, documents: &mut Documents) -> Result<Sto
 fn answer(run: Run) -> Report {
     run.report.unwrap_or_else(|| {
         let conditions = run.checkpoint.status.map(|status| status.conditions).unwrap_or_default();
-        let ready = condition(&conditions, ConditionType::Ready);
-        let reason = ready.and_then(|ready| Reason::parse(&ready.reason)).unwrap_or(Reason::InvalidSpec);
-        Report::new(TaskKind::Inspect, Outcome::Failed, reason, ready.map_or("", |ready| ready.message.as_str()))
+        let failed = [ConditionType::SourceReachable, ConditionType::Validated]
+            .into_iter()
+            .find_map(|kind| condition(&conditions, kind).filter(|condition| condition.status == "False"));
+        let told = failed.or_else(|| condition(&conditions, ConditionType::Ready));
+        let reason = told.and_then(|told| Reason::parse(&told.reason)).unwrap_or(Reason::InvalidSpec);
+        Report::new(TaskKind::Inspect, Outcome::Failed, reason, told.map_or("", |told| told.message.as_str()))
     })
 }
 
@@ -263,6 +266,24 @@ mod tests {
         assert!(question(&arguments(file.to_str().unwrap())).unwrap_err().contains("is a file"));
         assert!(question(&arguments("/nowhere/at/all")).unwrap_err().contains("/nowhere/at/all"));
         assert!(question(&arguments("pvc://claim/x")).unwrap_err().contains("folder"));
+    }
+
+    #[tokio::test]
+    async fn the_worker_judges_and_the_plan_refuses() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("x.bin"), "x").unwrap();
+        let performer = local::InProcess;
+        let progress = output::progress::Progress::new(false, false);
+        let ask = async |target: &str| {
+            let (documents, settings) = question(&arguments(target)).unwrap();
+            let token = CancellationToken::new();
+            answer(local::run(&settings, &documents, &performer, &progress, &token).await.unwrap().remove(0))
+        };
+        let good = ask(folder.path().to_str().unwrap()).await;
+        assert_eq!((good.outcome, good.contents.unwrap().format), (Outcome::Good, Some(Format::Generic)));
+        let refused = ask("ftp://host/x").await;
+        assert_eq!((refused.outcome, refused.reason), (Outcome::Failed, Some(Reason::InvalidSpec)));
+        assert!(refused.message.contains("ftp"), "{}", refused.message);
     }
 
     #[test]

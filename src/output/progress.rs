@@ -8,7 +8,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    contract::{Outcome, Report},
+    contract::{Outcome, Report, Transfer},
     local::{Amounts, Display},
     plan::quantity::human,
 };
@@ -25,6 +25,7 @@ const SPINNER: &str = "{spinner} {msg}";
 #[derive(Debug)]
 pub struct Progress {
     terminal: bool,
+    results: bool,
     task: Mutex<Task>,
 }
 
@@ -38,9 +39,9 @@ struct Task {
 }
 
 impl Progress {
-    /// On a terminal, bars; else lines.
+    /// On a terminal, bars; else lines. With `results`, a line also says how each task ended.
     #[must_use]
-    pub fn new(terminal: bool) -> Self {
+    pub fn new(terminal: bool, results: bool) -> Self {
         let task = Task {
             bar: ProgressBar::hidden(),
             template: "",
@@ -48,7 +49,7 @@ impl Progress {
             begun: Instant::now(),
             said: Instant::now(),
         };
-        Self { terminal, task: Mutex::new(task) }
+        Self { terminal, results, task: Mutex::new(task) }
     }
 
     fn task(&self) -> MutexGuard<'_, Task> {
@@ -77,7 +78,7 @@ impl Display for Progress {
             task.bar = ProgressBar::new(0).with_message(what.to_owned());
             task.template = "";
             task.draw(SPINNER);
-        } else {
+        } else if self.results {
             eprintln!("{what}");
         }
     }
@@ -112,29 +113,37 @@ impl Display for Progress {
     fn end(&self, report: &Report) {
         let task = self.task();
         task.bar.finish_and_clear();
+        if !self.results {
+            return;
+        }
         let took = duration(task.begun.elapsed());
         let result = match (report.outcome, report.reason) {
             (Outcome::Good, _) => "done".to_owned(),
             (_, Some(reason)) => format!("{reason}: {}", report.message),
             (_, None) => report.message.clone(),
         };
-        let moved = report.transfer.as_ref().map(|transfer| {
-            let seconds = Duration::from_millis(transfer.milliseconds.max(1)).as_secs_f64();
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
-            let rate = (transfer.bytes_fetched as f64 / seconds) as u64;
-            let kept = if transfer.bytes_kept > 0 {
-                format!(", {} were there already", human(transfer.bytes_kept))
-            } else {
-                String::new()
-            };
-            format!(", {} fetched at {}/s{kept}", human(transfer.bytes_fetched), human(rate))
-        });
-        eprintln!("{}: {result} ({took}{})", task.what, moved.unwrap_or_default());
+        let moved = report.transfer.as_ref().map(moved).unwrap_or_default();
+        eprintln!("{}: {result} ({took}{moved})", task.what);
     }
 
     fn note(&self, text: &str) {
         eprintln!("{text}");
     }
+}
+
+/// What a task moved, to be added to the time it took.
+fn moved(transfer: &Transfer) -> String {
+    let mut out = String::new();
+    if transfer.bytes_fetched > 0 {
+        let seconds = Duration::from_millis(transfer.milliseconds.max(1)).as_secs_f64();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
+        let rate = (transfer.bytes_fetched as f64 / seconds) as u64;
+        out.extend([", ", &human(transfer.bytes_fetched), " fetched at ", &human(rate), "/s"]);
+    }
+    if transfer.bytes_kept > 0 {
+        out.extend([", ", &human(transfer.bytes_kept), " were there already"]);
+    }
+    out
 }
 
 /// How far a task is, and how long it will take at the mean rate so far.
@@ -167,6 +176,13 @@ mod tests {
         assert_eq!(shown, "0 B of 5 B (0%), 0 B/s, ? left");
         assert_eq!(line(Amounts { files_total: 2, ..Amounts::default() }, Duration::ZERO).unwrap(), "0 of 2 files");
         assert_eq!(line(Amounts::default(), Duration::ZERO), None);
+    }
+
+    #[test]
+    fn what_was_moved_is_said() {
+        let transfer = Transfer { bytes_fetched: 2 << 20, bytes_kept: 1024, milliseconds: 2000, ..Transfer::default() };
+        assert_eq!(moved(&transfer), ", 2.0 MiB fetched at 1.0 MiB/s, 1.0 KiB were there already");
+        assert_eq!(moved(&Transfer::default()), "");
     }
 
     #[test]
