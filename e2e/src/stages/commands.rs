@@ -50,16 +50,7 @@ pub fn deny(_: &[String]) -> Result<()> {
     })?;
     let mut deny = Command::new(installed.join("bin/cargo-deny"));
     paths::in_workspace(&mut deny);
-    run(deny.args([
-        "--workspace",
-        "check",
-        "--config",
-        "deny.toml",
-        "--hide-inclusion-graph",
-        "bans",
-        "licenses",
-        "sources",
-    ]))
+    run(deny.args(["--workspace", "check", "bans", "licenses", "sources"]))
 }
 
 /// The release build.
