@@ -45,7 +45,7 @@ pub enum Answer {
     Granted(BTreeSet<String>),
     /// None: this many Jobs run, in all or in the namespace, whichever limit is in the way. It is in the queue now.
     Waiting {
-        /// Unfinished worker Jobs.
+        /// Unfinished worker Jobs and granted turns.
         running: usize,
     },
 }
@@ -94,7 +94,7 @@ impl Turns {
         let grants = state.grants(self.limits, &running);
         if !wanted.is_empty() && !grants.iter().any(|other| other.uid == asker.uid) {
             return if there.is_empty() {
-                Answer::Waiting { running: self.in_the_way(&running, &asker.namespace) }
+                Answer::Waiting { running: self.in_the_way(&running, &grants, &asker.namespace) }
             } else {
                 Answer::Granted(there.into_iter().cloned().collect())
             };
@@ -149,9 +149,11 @@ impl Turns {
         total.min(room(self.limits.per_namespace, count(running, namespace) + granted_there))
     }
 
-    fn in_the_way(&self, running: &BTreeSet<JobKey>, namespace: &str) -> usize {
-        let there = count(running, namespace);
-        if room(self.limits.per_namespace, there) == 0 { there } else { running.len() }
+    /// What fills the limit that is in the way. Who was granted a turn and has not taken it yet counts as running:
+    /// otherwise the number would change with each hand-over of a turn, and every status that shows it with it.
+    fn in_the_way(&self, running: &BTreeSet<JobKey>, grants: &[Asker], namespace: &str) -> usize {
+        let there = count(running, namespace) + grants.iter().filter(|asker| asker.namespace == namespace).count();
+        if room(self.limits.per_namespace, there) == 0 { there } else { running.len() + grants.len() }
     }
 }
 
@@ -325,9 +327,15 @@ mod tests {
                 if to_ask.is_empty() {
                     to_ask = turns.next(|| cached.clone(), now).into_iter().map(|asker| asker.uid).collect();
                 }
-                if let Some(uid) = (!to_ask.is_empty()).then(|| to_ask.swap_remove(pick.index(to_ask.len())))
+                let asking = (!to_ask.is_empty()).then(|| to_ask.swap_remove(pick.index(to_ask.len())));
+                let answer = asking.as_ref().and_then(|uid| left.get(uid)).map(|(who, names)| {
+                    turns.request(who, names, || cached.clone(), now)
+                });
+                if let Some(Answer::Waiting { running }) = &answer {
+                    prop_assert!(*running == total || *running == per_namespace, "{running} fill no limit");
+                }
+                if let (Some(uid), Some(Answer::Granted(jobs))) = (asking, answer)
                     && let Some((who, names)) = left.get_mut(&uid)
-                    && let Answer::Granted(jobs) = turns.request(who, names, || cached.clone(), now)
                 {
                     prop_assert!(!jobs.is_empty());
                     unseen.extend(jobs.iter().map(|job| (who.namespace.clone(), job.clone())));

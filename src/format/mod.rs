@@ -1,6 +1,31 @@
 //! Judges a checkpoint from its listing and small ranges of its files. Pure, sans I/O: it asks for bytes and is given them.
 
+mod dict;
+mod document;
+mod evidence;
+mod findings;
+mod generic;
+mod hugging_face;
+mod json;
+mod judge;
+mod magic;
+mod metadata;
+mod names;
+mod peft;
+pub mod pickle_encoder;
+mod policy;
+mod probe;
+mod safetensors;
+mod sharded;
+mod table;
+#[cfg(test)]
+mod tests;
+mod trainer;
+mod verdict;
+
 use std::ops::Range;
+
+pub use judge::Judge;
 
 use crate::contract::{Contents, Finding, Reason};
 

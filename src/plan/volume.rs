@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::{batch::v1::Job, core::v1::PersistentVolumeClaim};
 
 use crate::{
-    api::{GROUP, Phase, VolumeStatus},
+    api::{ANNOTATION_CLAIM, GROUP, Phase, VolumeStatus},
     contract::{Reason, TaskKind},
 };
 
@@ -53,7 +53,8 @@ fn standing<'a>(scene: &'a Scene<'_>, volume: &VolumeIntent) -> Standing<'a> {
     if claim.metadata.deletion_timestamp.is_some() {
         return Standing::Leaving;
     }
-    let publication = claims::publication(claim.metadata.annotations.as_ref());
+    let publication =
+        claims::publication(claim.metadata.annotations.as_ref()).or_else(|| left_in_hand_over(scene, claim, ours));
     let conflict = |message: String| Standing::Foreign(State::failed(Reason::ClaimConflict, message));
     match publication {
         Some(publication) if publication.filter != volume.filter_hash || publication.uri != scene.intent.uri => {
@@ -84,6 +85,13 @@ fn standing<'a>(scene: &'a Scene<'_>, volume: &VolumeIntent) -> Standing<'a> {
             "claim {name} exists and is not ours; it stays untouched: delete it or choose another claimName"
         )),
     }
+}
+
+/// What a claim holds whose Checkpoint was deleted between the hand-over of the volume and the claim's own mark.
+fn left_in_hand_over(scene: &Scene<'_>, claim: &PersistentVolumeClaim, ours: bool) -> Option<Publication> {
+    let volume = claims::volume_name(claim).and_then(|name| scene.volume(name)).filter(|_| !ours)?;
+    let publication = claims::publication(volume.metadata.annotations.as_ref())?;
+    (claims::is_tied(volume, claim) && claims::annotation(claim, ANNOTATION_CLAIM).is_some()).then_some(publication)
 }
 
 fn has_other_owner(scene: &Scene<'_>, claim: &PersistentVolumeClaim) -> bool {

@@ -1,5 +1,19 @@
 //! Storage backends behind one trait: list, and read ranges. Does I/O.
 
+mod beneath;
+mod folder;
+mod inline;
+mod open;
+pub mod paths;
+mod retry;
+mod s3;
+
+pub use folder::Folder;
+pub use inline::{Inline, PickleEncoder};
+pub use open::{Mounts, open};
+pub use retry::Retry;
+pub use s3::{S3, Timeouts};
+
 use std::ops::Range;
 
 use bytes::Bytes;

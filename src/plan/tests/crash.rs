@@ -78,6 +78,33 @@ fn deletion_after_any_write_leaves_nothing_unpublished() {
     }
 }
 
+/// The Checkpoint goes at the moment at which its volume was handed over and the claim not marked yet.
+#[test]
+fn what_was_handed_over_is_adopted_by_the_next() {
+    let mut life = Life::new(spec(json!([{"claimName": "a"}])));
+    let tied = |life: &Life| {
+        let claim = life.world.claims().get("a")?;
+        let volume = life.world.volumes().get(claims::volume_name(claim)?)?;
+        claims::is_tied(volume, claim).then_some(())
+    };
+    while tied(&life).is_none() {
+        life.world.settle();
+        life.pass();
+        if tied(&life).is_none() {
+            life.world.settle();
+            life.work();
+        }
+    }
+    life.world.settle();
+    life.world.delete_checkpoint(&life.uid.clone());
+    life.world.settle();
+    life.uid = add(&mut life.world, "llama", spec(json!([{"claimName": "a"}])));
+    life.performed.clear();
+    life.run(600);
+    assert_eq!(life.condition(ConditionType::Ready), "True Ready");
+    assert_eq!(life.performed, [TaskKind::Inspect, TaskKind::Verify]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

@@ -173,7 +173,12 @@ impl Life {
                     let ours = [super::names::Role::Staging, super::names::Role::Target]
                         .iter()
                         .any(|role| claims::is_ours(self.checkpoint(), claim, *role));
-                    let adopts = claims::publication(claim.metadata.annotations.as_ref()).is_some();
+                    // A retained claim is one that was published, which it says itself or its own volume does.
+                    let volume = claims::volume_name(claim).and_then(|name| self.world.volumes().get(name));
+                    let marked = volume.filter(|volume| claims::is_tied(volume, claim));
+                    let adopts = claims::publication(claim.metadata.annotations.as_ref()).is_some()
+                        || marked
+                            .is_some_and(|volume| claims::publication(volume.metadata.annotations.as_ref()).is_some());
                     assert!(ours || (adopts && matches!(action, Action::PatchClaim { .. })), "{action:?}");
                 }
             }

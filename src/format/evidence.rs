@@ -1,0 +1,225 @@
+//! What is known about a checkpoint while it is judged: its files, and what was read from them. Pure, no I/O.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{File, names, safetensors, sharded, trainer};
+use crate::contract::Depth;
+
+/// The files in byte order of their paths.
+#[derive(Debug)]
+pub(super) struct Tree {
+    files: Vec<File>,
+    by_path: Vec<usize>,
+    home: String,
+}
+
+impl Tree {
+    pub fn new(files: Vec<File>) -> Self {
+        let mut by_path: Vec<usize> = (0..files.len()).collect();
+        by_path.sort_by(|&left, &right| files[left].path.cmp(&files[right].path));
+        let home = home(&files);
+        Self { files, by_path, home }
+    }
+
+    /// The file that the judge was given at this index.
+    pub fn file(&self, index: usize) -> &File {
+        &self.files[index]
+    }
+
+    /// The index of the file that is the `position`-th in path order.
+    pub fn at_position(&self, position: usize) -> Option<usize> {
+        self.by_path.get(position).copied()
+    }
+
+    /// All files in path order.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &File)> {
+        self.by_path.iter().map(|&index| (index, &self.files[index]))
+    }
+
+    /// The file at a path.
+    pub fn find(&self, path: &str) -> Option<usize> {
+        let position = self.by_path.binary_search_by(|&index| self.files[index].path.as_str().cmp(path)).ok()?;
+        self.at_position(position)
+    }
+
+    /// The folder, with its slash, that all files lie in: frameworks like to put one folder around everything.
+    pub fn home(&self) -> &str {
+        &self.home
+    }
+
+    /// The file of this name directly in [`Self::home`].
+    pub fn at_home(&self, name: &str) -> Option<usize> {
+        self.find(&format!("{}{name}", self.home))
+    }
+
+    /// Names of the files directly in [`Self::home`].
+    pub fn home_names(&self) -> impl Iterator<Item = &str> {
+        let names = self.iter().filter_map(|(_, file)| file.path.strip_prefix(self.home.as_str()));
+        names.filter(|name| !name.contains('/'))
+    }
+
+    /// Sum of the sizes in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.size))
+    }
+
+    /// How many files there are.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+}
+
+fn home(files: &[File]) -> String {
+    let mut folders =
+        files.iter().map(|file| &file.path).filter(|path| !names::is_ignorable(path)).map(|path| names::folder(path));
+    let Some(first) = folders.next() else { return String::new() };
+    let common = folders.fold(first, |common, folder| {
+        let same = common.bytes().zip(folder.bytes()).take_while(|(left, right)| left == right).count();
+        common[..same_end(common, same)].trim_end_matches(|character| character != '/')
+    });
+    common.to_owned()
+}
+
+/// The last character boundary at or before `at`.
+fn same_end(text: &str, at: usize) -> usize {
+    (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
+}
+
+/// A small JSON document.
+#[derive(Debug, Default, PartialEq)]
+pub(super) enum Document {
+    /// It is not there, or nothing was read.
+    #[default]
+    Unread,
+    /// It is not what it should be; the text says why, the file's name is not in it.
+    Broken(String),
+    /// Its content.
+    Value(Value),
+}
+
+impl Document {
+    /// A member of the object that it is.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        if let Self::Value(value) = self { value.get(key) } else { None }
+    }
+
+    /// A member that is text, without control characters and bounded; none when it is empty.
+    pub fn text(&self, key: &str) -> Option<String> {
+        let text = self.get(key)?.as_str()?;
+        (!text.is_empty()).then(|| fact(text))
+    }
+}
+
+/// A text from a file as a fact: bounded, without control characters.
+pub(super) fn fact(text: &str) -> String {
+    crate::contract::report::clean(text, 256)
+}
+
+/// All that is known.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    pub tree: Tree,
+    pub depth: Depth,
+    /// Whether our own encoder made the files.
+    pub inline: bool,
+    /// Headers that passed, by file.
+    pub safetensors: BTreeMap<usize, safetensors::Summary>,
+    /// Indexes that could be read, by file.
+    pub indexes: BTreeMap<usize, sharded::Index>,
+    /// `config.json`
+    pub config: Document,
+    /// `adapter_config.json`
+    pub adapter: Document,
+    /// `trainer_state.json`
+    pub trainer: Option<trainer::State>,
+    /// `.metadata.json`
+    pub metadata: Option<Value>,
+    /// Files that may be or hold pickles, and what they are.
+    pub pickles: BTreeMap<usize, &'static str>,
+    /// Whether tensors' names are needed to compare shards.
+    pub keep_names: bool,
+}
+
+impl Evidence {
+    pub fn new(tree: Tree, depth: Depth, inline: bool) -> Self {
+        let keep_names =
+            tree.iter().any(|(_, file)| names::index(names::base(&file.path)).is_some_and(|index| index.safetensors));
+        Self {
+            tree,
+            depth,
+            inline,
+            keep_names,
+            safetensors: BTreeMap::new(),
+            indexes: BTreeMap::new(),
+            config: Document::Unread,
+            adapter: Document::Unread,
+            trainer: None,
+            metadata: None,
+            pickles: BTreeMap::new(),
+        }
+    }
+}
+
+/// How many tensors may still be remembered. One bound for the whole checkpoint keeps memory bounded whatever the headers say.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    left: u64,
+    overdrawn: bool,
+}
+
+impl Ledger {
+    /// The most tensors, in headers and indexes together, that are taken.
+    pub const LIMIT: u64 = 1_000_000;
+
+    pub fn new() -> Self {
+        Self { left: Self::LIMIT, overdrawn: false }
+    }
+
+    /// Takes note of further tensors.
+    pub fn charge(&mut self, count: u64) {
+        match self.left.checked_sub(count) {
+            Some(left) => self.left = left,
+            None => self.overdrawn = true,
+        }
+    }
+
+    /// Whether there were too many.
+    pub fn is_overdrawn(&self) -> bool {
+        self.overdrawn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(paths: &[&str]) -> Tree {
+        Tree::new(paths.iter().map(|&path| File { path: path.to_owned(), size: 1 }).collect())
+    }
+
+    #[test]
+    fn home_is_the_folder_around_everything() {
+        let table: &[(&[&str], &str)] = &[
+            (&["a", "b"], ""),
+            (&["checkpoint/a", "checkpoint/b/c", ".metadata.json"], "checkpoint/"),
+            (&["x/step-1/a", "x/step-10/b"], "x/"),
+            (&["x/é1/a", "x/è1/b"], "x/"),
+            (&["x/y/a"], "x/y/"),
+            (&["README.md"], ""),
+            (&[], ""),
+        ];
+        for (paths, expected) in table {
+            assert_eq!(tree(paths).home(), *expected, "{paths:?}");
+        }
+    }
+
+    #[test]
+    fn files_are_found_whatever_the_order() {
+        let tree = tree(&["c", "a/b", "b"]);
+        assert_eq!(tree.find("a/b"), Some(1));
+        assert_eq!(tree.find("a"), None);
+        assert_eq!(tree.iter().map(|(_, file)| file.path.as_str()).collect::<Vec<_>>(), ["a/b", "b", "c"]);
+    }
+}

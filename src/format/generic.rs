@@ -1,0 +1,18 @@
+//! Any other folder: names and sizes are all there is to judge. Pure, no I/O.
+
+use super::{evidence::Evidence, findings::Notes, names, table::Family};
+use crate::contract::{Format, Reason};
+
+/// What no other format claims.
+pub(super) const FAMILY: Family =
+    Family { format: Format::Generic, claims: |_| true, probe: |_, _| None, check, describe: |_, _| {} };
+
+/// Of files that no format knows, only this much is certain.
+fn check(evidence: &Evidence, notes: &mut Notes) {
+    let weights =
+        evidence.tree.iter().filter(|(_, file)| names::is_weights(&file.path) && !names::is_safetensors(&file.path));
+    for (_, file) in weights.filter(|(_, file)| file.size == 0) {
+        let message = format!("{} has the name of weights and is empty", names::shown(&file.path));
+        notes.warn(Reason::Incomplete, Some(&file.path), message);
+    }
+}

@@ -1,0 +1,84 @@
+//! A Hugging Face model folder: `config.json` and weights. Pure, no I/O.
+
+use serde_json::Value;
+
+use super::{
+    document,
+    evidence::{Document, Evidence, fact},
+    findings::{Notes, UPLOAD_AGAIN},
+    names, peft,
+    table::Family,
+};
+use crate::contract::{Contents, Format, Reason};
+
+const CONFIG: &str = "config.json";
+/// Files that only models of transformers have beside their configuration.
+const COMPANIONS: [&str; 4] =
+    ["generation_config.json", "tokenizer_config.json", "tokenizer.json", "preprocessor_config.json"];
+/// Members of a configuration that only models have (transformers, timm, diffusers).
+const MODEL_MEMBERS: [&str; 4] = ["model_type", "architectures", "architecture", "_class_name"];
+/// Names that `save_pretrained` gives to weights.
+const WEIGHTS: [&str; 5] = ["model.", "model-", "pytorch_model", "tf_model", "flax_model"];
+
+/// A model folder.
+pub(super) const FAMILY: Family = Family {
+    format: Format::HuggingFace,
+    claims,
+    probe: |tree, file| document::probe(tree, file, CONFIG, |evidence| &mut evidence.config),
+    check,
+    describe,
+};
+
+fn claims(evidence: &Evidence) -> bool {
+    evidence.tree.at_home(CONFIG).is_some()
+        && (MODEL_MEMBERS.iter().any(|member| evidence.config.get(member).is_some())
+            || COMPANIONS.iter().any(|name| evidence.tree.at_home(name).is_some())
+            || evidence.tree.home_names().any(|name| is_saved_weights(name) || is_index(name)))
+}
+
+fn is_saved_weights(name: &str) -> bool {
+    names::is_weights(name) && WEIGHTS.iter().any(|beginning| name.starts_with(beginning))
+}
+
+fn is_index(name: &str) -> bool {
+    names::index(name).is_some()
+}
+
+/// Whether there are weights of any framework, or an index that names them.
+pub(super) fn has_weights(evidence: &Evidence) -> bool {
+    evidence.tree.iter().any(|(_, file)| names::is_weights(&file.path) || is_index(names::base(&file.path)))
+}
+
+fn check(evidence: &Evidence, notes: &mut Notes) {
+    let Some(file) = evidence.tree.at_home(CONFIG).filter(|_| claims(evidence)) else { return };
+    let path = &evidence.tree.file(file).path;
+    if let Document::Broken(problem) = &evidence.config {
+        let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
+        notes.fatal(Reason::Corrupt, Some(path), message);
+    }
+    if !has_weights(evidence) && !(peft::FAMILY.claims)(evidence) {
+        let missing = format!("{}model.safetensors", evidence.tree.home());
+        let of = architecture(&evidence.config).map(|name| format!(" of {name}")).unwrap_or_default();
+        let message = format!(
+            "the weights{of} are missing: {} describes a model, but there is neither {} nor shards of it; upload them",
+            names::shown(path),
+            names::shown(&missing)
+        );
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
+    }
+}
+
+fn architecture(config: &Document) -> Option<String> {
+    let listed = config.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str).map(fact);
+    listed.or_else(|| ["architecture", "_class_name", "model_type"].iter().find_map(|member| config.text(member)))
+}
+
+fn describe(evidence: &Evidence, contents: &mut Contents) {
+    let config = &evidence.config;
+    contents.architecture = contents.architecture.take().or_else(|| architecture(config));
+    let method = config.get("quantization_config").and_then(|quantization| quantization.get("quant_method"));
+    contents.quantization = contents.quantization.take().or_else(|| method.and_then(Value::as_str).map(fact));
+    let versions = [("transformers", "transformers_version"), ("diffusers", "_diffusers_version")];
+    let framework = versions.iter().find_map(|(library, member)| Some(format!("{library} {}", config.text(member)?)));
+    contents.framework = contents.framework.take().or(framework);
+}

@@ -1,0 +1,194 @@
+//! The judge: hands out reads for many files at once, and says what the checkpoint is when all are answered. Pure, no I/O.
+
+use std::{collections::BTreeMap, mem, ops::Range};
+
+use super::{
+    File, Input, Read, ReadId, Step, Verdict,
+    evidence::{Evidence, Ledger, Tree},
+    findings::Notes,
+    metadata, names,
+    probe::{MagicProbe, NameProbe, Probe},
+    table::FORMATS,
+    verdict,
+};
+use crate::contract::{Depth, Reason, Validation, filter::Selector};
+
+/// How many files are read at once: with [`super::MAX_READ`] this bounds the bytes under way.
+const IN_FLIGHT: usize = 64;
+
+/// Judges one checkpoint. Memory grows with the number of files and tensors, never with their sizes.
+pub struct Judge {
+    evidence: Evidence,
+    notes: Notes,
+    ledger: Ledger,
+    validation: Validation,
+    volumes: Vec<Selector>,
+    stage: Stage,
+    pending: BTreeMap<ReadId, Pending>,
+    next_id: usize,
+}
+
+/// A file that is being read.
+struct Pending {
+    file: usize,
+    range: Range<u64>,
+    probe: Box<dyn Probe>,
+}
+
+enum Stage {
+    /// `Start` has not come yet.
+    Idle,
+    /// The files are read in path order; so many have begun.
+    Reading(usize),
+    /// Names that findings need are read.
+    Naming(Vec<(usize, Box<dyn Probe>)>),
+    Done(Box<Verdict>),
+}
+
+impl Judge {
+    /// A judge of these files. `volumes` are the filters of the volumes: the pickle policy judges what any of them takes, all
+    /// files when there is none.
+    #[must_use]
+    pub fn new(files: Vec<File>, validation: &Validation, volumes: &[Selector]) -> Self {
+        Self::of(files, validation, volumes, false)
+    }
+
+    /// A judge of the files that [`super::pickle_encoder`] and the worker make of inline data: they are known to be good, so
+    /// none is read, and the pickle among them is known to hold plain data only.
+    #[must_use]
+    pub fn dict(files: Vec<File>, validation: &Validation, volumes: &[Selector]) -> Self {
+        Self::of(files, validation, volumes, true)
+    }
+
+    fn of(files: Vec<File>, validation: &Validation, volumes: &[Selector], inline: bool) -> Self {
+        Self {
+            evidence: Evidence::new(Tree::new(files), validation.depth, inline),
+            notes: Notes::default(),
+            ledger: Ledger::new(),
+            validation: validation.clone(),
+            volumes: volumes.to_vec(),
+            stage: Stage::Idle,
+            pending: BTreeMap::new(),
+            next_id: 0,
+        }
+    }
+
+    /// Takes an input and says what is needed next. After [`Step::Done`] it says the same again; an answer that was not
+    /// asked for is ignored.
+    pub fn step(&mut self, input: Input<'_>) -> Step {
+        let mut reads = Vec::new();
+        match input {
+            Input::Start => {
+                if matches!(self.stage, Stage::Idle) {
+                    self.stage = self.begin();
+                }
+            }
+            Input::Bytes { id, bytes } => {
+                if let Some(pending) = self.pending.remove(&id) {
+                    self.answer(pending, bytes, &mut reads);
+                }
+            }
+        }
+        loop {
+            self.fill(&mut reads);
+            if !reads.is_empty() || !self.pending.is_empty() {
+                return Step::Read(reads);
+            }
+            match &self.stage {
+                Stage::Idle => return Step::Read(reads),
+                Stage::Reading(_) => self.stage = self.compare(),
+                Stage::Naming(_) => self.stage = Stage::Done(Box::new(self.conclude())),
+                Stage::Done(verdict) => return Step::Done(verdict.clone()),
+            }
+        }
+    }
+
+    /// What names say is all that depth `Listing` has.
+    fn begin(&mut self) -> Stage {
+        if self.evidence.inline {
+            return Stage::Reading(self.evidence.tree.len());
+        }
+        if self.evidence.depth > Depth::Listing {
+            return Stage::Reading(0);
+        }
+        let tree = &self.evidence.tree;
+        let pickles = tree.iter().filter(|(_, file)| names::is_pickle(&file.path)).map(|(index, _)| index);
+        self.evidence.pickles = pickles.map(|index| (index, "a pickle by its name")).collect();
+        Stage::Reading(self.evidence.tree.len())
+    }
+
+    /// Begins further files as long as there is room.
+    fn fill(&mut self, reads: &mut Vec<Read>) {
+        while self.pending.len() < IN_FLIGHT && !self.ledger.is_overdrawn() {
+            let next = match &mut self.stage {
+                Stage::Reading(position) => self.evidence.tree.at_position(*position).map(|file| {
+                    *position += 1;
+                    (file, probe(&self.evidence.tree, file))
+                }),
+                Stage::Naming(names) => names.pop(),
+                Stage::Idle | Stage::Done(_) => None,
+            };
+            let Some((file, probe)) = next else { return };
+            self.go_on(file, probe, reads);
+        }
+    }
+
+    fn answer(&mut self, pending: Pending, bytes: &[u8], reads: &mut Vec<Read>) {
+        let Pending { file, range, mut probe } = pending;
+        let asked = range.end - range.start;
+        if bytes.len() as u64 != asked {
+            let path = &self.evidence.tree.file(file).path;
+            let message =
+                format!("{} gave {} bytes where {asked} were asked for: it changed", names::shown(path), bytes.len());
+            self.notes.fatal(Reason::SourceChanged, Some(path), message);
+            return;
+        }
+        probe.take(bytes, &mut self.ledger);
+        self.go_on(file, probe, reads);
+    }
+
+    fn go_on(&mut self, file: usize, probe: Box<dyn Probe>, reads: &mut Vec<Read>) {
+        let next = if self.ledger.is_overdrawn() { None } else { probe.next() };
+        let Some(range) = next else { return probe.finish(file, &mut self.evidence, &mut self.notes) };
+        let id = ReadId(self.next_id);
+        self.next_id += 1;
+        reads.push(Read { id, file, range: range.clone() });
+        self.pending.insert(id, Pending { file, range, probe });
+    }
+
+    /// Checks the files together.
+    fn compare(&mut self) -> Stage {
+        if !self.ledger.is_overdrawn() && !verdict::is_empty(&self.evidence) && !self.evidence.inline {
+            for family in FORMATS {
+                (family.check)(&self.evidence, &mut self.notes);
+            }
+        }
+        let drafts = mem::take(&mut self.notes.drafts).into_iter();
+        Stage::Naming(
+            drafts.map(|draft| (draft.name_file, Box::new(NameProbe::new(draft)) as Box<dyn Probe>)).collect(),
+        )
+    }
+
+    fn conclude(&mut self) -> Verdict {
+        if self.ledger.is_overdrawn() {
+            // How far the other files came depends on the order of the answers, so nothing is said about them.
+            self.notes.clear();
+            let message = format!(
+                "the headers and indexes describe more than {} tensors in all, which is more than is read",
+                Ledger::LIMIT
+            );
+            self.notes.fatal(Reason::Corrupt, None, message);
+        }
+        let notes = mem::take(&mut self.notes);
+        verdict::conclude(&mut self.evidence, notes, &self.validation, &self.volumes, self.ledger.is_overdrawn())
+    }
+}
+
+/// How a file is read: as metadata, in the way of the first format that knows it, or only its first bytes.
+fn probe(tree: &Tree, file: usize) -> Box<dyn Probe> {
+    let known = || FORMATS.iter().find_map(|family| (family.probe)(tree, file));
+    metadata::probe(tree, file).or_else(known).unwrap_or_else(|| {
+        let file = tree.file(file);
+        Box::new(MagicProbe::new(&file.path, file.size))
+    })
+}

@@ -1,0 +1,189 @@
+//! How one file is read: a probe asks for ranges, is given them, and leaves what it found. Pure, no I/O.
+
+use std::ops::Range;
+
+use super::{
+    MAX_READ,
+    evidence::{Evidence, Ledger},
+    findings::{Draft, Notes},
+    json::{self, Limits, Parser},
+    magic::{self, Magic},
+    names,
+};
+use crate::contract::{Reason, report};
+
+/// Reads one file, one range at a time.
+pub(super) trait Probe: Send {
+    /// The next range that is needed, within the file and not longer than [`MAX_READ`]; none when it has seen enough.
+    fn next(&self) -> Option<Range<u64>>;
+    /// Takes the bytes of that range.
+    fn take(&mut self, bytes: &[u8], ledger: &mut Ledger);
+    /// Leaves what was found.
+    fn finish(self: Box<Self>, file: usize, evidence: &mut Evidence, notes: &mut Notes);
+}
+
+/// Takes note of what the first bytes say; true when they make the file something else than its name says.
+pub(super) fn note_magic(magic: Magic, file: usize, evidence: &mut Evidence, notes: &mut Notes) -> bool {
+    match magic {
+        Magic::Other => false,
+        Magic::Pickle(kind) => {
+            evidence.pickles.insert(file, kind);
+            true
+        }
+        Magic::LfsPointer => {
+            let path = &evidence.tree.file(file).path;
+            let message = format!(
+                "{} is a Git LFS pointer, not the file itself: run `git lfs pull` before you upload it again",
+                names::shown(path)
+            );
+            notes.fatal(Reason::Incomplete, Some(path), message);
+            true
+        }
+    }
+}
+
+/// Looks at the first bytes only.
+pub(super) struct MagicProbe {
+    path: String,
+    size: u64,
+    magic: Option<Magic>,
+}
+
+impl MagicProbe {
+    pub fn new(path: &str, size: u64) -> Self {
+        Self { path: path.to_owned(), size, magic: None }
+    }
+}
+
+impl Probe for MagicProbe {
+    fn next(&self) -> Option<Range<u64>> {
+        (self.magic.is_none() && self.size > 0).then(|| 0..self.size.min(magic::SNIFF))
+    }
+
+    fn take(&mut self, bytes: &[u8], _: &mut Ledger) {
+        self.magic = Some(magic::sniff(bytes, &self.path, self.size));
+    }
+
+    fn finish(self: Box<Self>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
+        note_magic(self.magic.unwrap_or(Magic::Other), file, evidence, notes);
+    }
+}
+
+/// Why a document has no content.
+#[derive(Debug, PartialEq)]
+pub(super) enum Problem {
+    /// It was not read because of its size.
+    TooLarge(String),
+    /// It is not what it should be.
+    Broken(String),
+    /// It is another kind of file; that has been noted.
+    Foreign,
+}
+
+/// Collects what a document says.
+pub(super) trait Collect: json::Sink + Send {
+    /// Tensors that were remembered so far.
+    fn remembered(&self) -> u64 {
+        0
+    }
+    /// Leaves it.
+    fn finish(self, outcome: Result<(), Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes);
+}
+
+/// Reads a JSON document from its first byte to its last, in pieces.
+pub(super) struct JsonProbe<S> {
+    path: String,
+    size: u64,
+    cap: u64,
+    at: u64,
+    parser: Parser,
+    sink: S,
+    magic: Magic,
+    error: Option<String>,
+    charged: u64,
+}
+
+impl<S: Collect> JsonProbe<S> {
+    /// A reader of a file of this size, of which nothing is taken when it is larger than `cap` bytes.
+    pub fn new(path: &str, size: u64, cap: u64, limits: Limits, sink: S) -> Self {
+        let parser = Parser::new(limits, 0);
+        Self { path: path.to_owned(), size, cap, at: 0, parser, sink, magic: Magic::Other, error: None, charged: 0 }
+    }
+
+    fn end(&self) -> u64 {
+        if self.size > self.cap { self.size.min(magic::SNIFF) } else { self.size }
+    }
+}
+
+impl<S: Collect> Probe for JsonProbe<S> {
+    fn next(&self) -> Option<Range<u64>> {
+        let more = self.at < self.end() && self.error.is_none() && self.magic == Magic::Other;
+        more.then(|| self.at..self.end().min(self.at + MAX_READ))
+    }
+
+    fn take(&mut self, bytes: &[u8], ledger: &mut Ledger) {
+        if self.at == 0 {
+            self.magic = magic::sniff(bytes, &self.path, self.size);
+        }
+        self.at += bytes.len() as u64;
+        if self.magic != Magic::Other || self.size > self.cap {
+            return;
+        }
+        let mut result = self.parser.feed(bytes, &mut self.sink);
+        if result.is_ok() && self.at >= self.size {
+            result = self.parser.finish(&mut self.sink);
+        }
+        self.error = result.err().map(|error| error.to_string());
+        ledger.charge(self.sink.remembered() - self.charged);
+        self.charged = self.sink.remembered();
+    }
+
+    fn finish(self: Box<Self>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
+        let outcome = if note_magic(self.magic, file, evidence, notes) {
+            Err(Problem::Foreign)
+        } else if self.size > self.cap {
+            Err(Problem::TooLarge(format!(
+                "it has {} bytes, more than the {} that are read of it",
+                self.size, self.cap
+            )))
+        } else if self.size == 0 {
+            Err(Problem::Broken("it is empty".to_owned()))
+        } else {
+            self.error.map_or(Ok(()), |error| Err(Problem::Broken(error)))
+        };
+        self.sink.finish(outcome, file, evidence, notes);
+    }
+}
+
+/// Reads the name of a tensor, to complete a finding.
+pub(super) struct NameProbe {
+    draft: Draft,
+    name: Option<String>,
+}
+
+impl NameProbe {
+    pub fn new(draft: Draft) -> Self {
+        Self { draft, name: None }
+    }
+}
+
+impl Probe for NameProbe {
+    fn next(&self) -> Option<Range<u64>> {
+        self.name.is_none().then(|| self.draft.name.clone())
+    }
+
+    fn take(&mut self, bytes: &[u8], _: &mut Ledger) {
+        self.name = Some(serde_json::from_slice(bytes).unwrap_or_else(|_| "?".to_owned()));
+    }
+
+    fn finish(self: Box<Self>, _: usize, _: &mut Evidence, notes: &mut Notes) {
+        let Draft { reason, file, before, after, .. } = self.draft;
+        let name = quoted(&self.name.unwrap_or_default());
+        notes.fatal(reason, Some(&file), format!("{before}{name}{after}"));
+    }
+}
+
+/// A tensor's name for a message: quoted and bounded.
+pub(super) fn quoted(name: &str) -> String {
+    format!("{:?}", report::clean(name, 160))
+}

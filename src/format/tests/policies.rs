@@ -1,0 +1,81 @@
+//! What the user asked for.
+
+use super::*;
+use crate::contract::{Format, PickleTier, filter::Filter};
+
+fn folder() -> Folder {
+    Folder::new([
+        ("model.safetensors", tensors(&[("a", 1)])),
+        ("sub/optimizer.pt", b"PK\x03\x04".to_vec()),
+        ("notes.txt", b"\x80\x04.".to_vec()),
+    ])
+}
+
+fn volume(exclude: &[&str]) -> Selector {
+    Filter { include: vec![], exclude: exclude.iter().map(|&glob| glob.into()).collect() }.compile().unwrap()
+}
+
+#[test]
+fn pickles_pass_only_when_allowed() {
+    for pickle in [PicklePolicy::Forbid, PicklePolicy::TensorsOnly, PicklePolicy::KnownSafe] {
+        let verdict = folder().judge_with(&Validation { pickle, ..Validation::default() }, &[]);
+        assert_bad(&verdict, Reason::UnsafePickle, "notes.txt is a pickle", "validation.pickle: Allow");
+        assert!(verdict.message.ends_with("(and 1 more problem)"), "{}", verdict.message);
+        assert_eq!(verdict.contents.pickle, Some(PickleTier::Unchecked));
+    }
+    let verdict = folder().judge();
+    assert_good(&verdict);
+    assert!(verdict.message.contains("not checked"), "{}", verdict.message);
+}
+
+#[test]
+fn only_what_volumes_take_is_judged_for_pickles() {
+    let validation = Validation::default();
+    let narrow = volume(&["optimizer*", "*.txt"]);
+    assert_good(&folder().judge_with(&validation, std::slice::from_ref(&narrow)));
+    let verdict = folder().judge_with(&validation, &[narrow, volume(&["*.txt"])]);
+    assert_bad(&verdict, Reason::UnsafePickle, "sub/optimizer.pt", "zip archive");
+}
+
+#[test]
+fn depth_listing_goes_by_names() {
+    let validation = Validation { depth: Depth::Listing, ..Validation::default() };
+    let verdict = folder().judge_with(&validation, &[]);
+    assert_bad(&verdict, Reason::UnsafePickle, "sub/optimizer.pt", "validation.depth: Headers");
+    assert_eq!(verdict.findings.len(), 1);
+}
+
+#[test]
+fn reasons_have_their_order() {
+    let strict = Validation {
+        formats: vec![Format::HuggingFace, Format::PeftAdapter],
+        required_files: vec!["tokenizer.json".into(), "*.txt".into()],
+        ..Validation::default()
+    };
+    let verdict = folder().judge_with(&strict, &[]);
+    assert_bad(&verdict, Reason::FormatNotAllowed, "Safetensors", "only HuggingFace, PeftAdapter");
+    let reasons: Vec<_> = verdict.findings.iter().map(|finding| finding.reason).collect();
+    assert_eq!(
+        reasons,
+        [Reason::FormatNotAllowed, Reason::MissingRequiredFile, Reason::UnsafePickle, Reason::UnsafePickle]
+    );
+    let broken = folder().with("z.safetensors", "x").judge_with(&strict, &[]);
+    assert_eq!(broken.reason, Reason::Corrupt);
+    let lax = Validation { formats: vec![Format::Safetensors], pickle: PicklePolicy::Allow, ..strict.clone() };
+    assert_bad(&folder().judge_with(&lax, &[]), Reason::MissingRequiredFile, "\"tokenizer.json\"", "requiredFiles");
+    let wrong = Validation { required_files: vec!["[".into()], ..Validation::default() };
+    assert_bad(&folder().judge_with(&wrong, &[]), Reason::InvalidSpec, "requiredFiles", "not a glob");
+}
+
+#[test]
+fn findings_are_bounded_and_the_worst_stay() {
+    let mut many = Folder::default();
+    for number in 0..2000 {
+        many = many.with(&format!("{:04}.pkl", 2000 - number), "\u{80}");
+    }
+    let many = many.with("zzz.safetensors", "x");
+    let verdict = many.judge_with(&Validation::default(), &[]);
+    assert_bad(&verdict, Reason::Corrupt, "zzz.safetensors", "(and 2000 more problems)");
+    assert_eq!(verdict.findings.len(), 256);
+    assert_eq!(verdict.findings[1].file.as_deref(), Some("0001.pkl"));
+}

@@ -1,0 +1,73 @@
+//! The end of the judging: policies, facts, and one message that says what is the matter. Pure, no I/O.
+
+use super::{Verdict, evidence::Evidence, findings::Notes, names, policy, table::FORMATS};
+use crate::contract::{Contents, Depth, Format, PickleTier, Reason, Validation, filter::Selector, report};
+
+/// Whether there is no file that makes a checkpoint.
+pub(super) fn is_empty(evidence: &Evidence) -> bool {
+    evidence.tree.iter().all(|(_, file)| names::is_ignorable(&file.path))
+}
+
+/// Says what the checkpoint is. Facts are left out when `partial`, because only a part of the files was read.
+pub(super) fn conclude(
+    evidence: &mut Evidence,
+    mut notes: Notes,
+    validation: &Validation,
+    volumes: &[Selector],
+    partial: bool,
+) -> Verdict {
+    let empty = is_empty(evidence);
+    let format =
+        FORMATS.iter().find(|family| (family.claims)(evidence)).map_or(Format::Generic, |family| family.format);
+    let mut contents = Contents { format: (!empty).then_some(format), ..Contents::default() };
+    if empty {
+        notes.clear();
+        let message = "there is no checkpoint: no file, or none but README.md, .gitattributes and .metadata.json";
+        notes.fatal(Reason::Empty, None, message);
+    } else if !partial {
+        for family in FORMATS {
+            (family.describe)(evidence, &mut contents);
+        }
+        contents.pickle = Some(if evidence.pickles.is_empty() { PickleTier::None } else { PickleTier::Unchecked });
+        policy::formats(format, validation, &mut notes);
+        policy::required_files(evidence, validation, &mut notes);
+        policy::pickles(evidence, validation, volumes, &mut notes);
+    }
+    let (findings, fatal) = notes.finish();
+    let (reason, message) = match findings.first().filter(|finding| finding.fatal) {
+        Some(finding) => (finding.reason, lead(&finding.message, fatal - 1)),
+        None => (Reason::Complete, summary(evidence, &contents, format)),
+    };
+    let metadata = if partial { None } else { evidence.metadata.take() };
+    Verdict { reason, message, contents, metadata, findings }
+}
+
+fn lead(message: &str, others: u64) -> String {
+    if others == 0 { message.to_owned() } else { format!("{message} (and {})", names::counted(others, "more problem")) }
+}
+
+fn summary(evidence: &Evidence, contents: &Contents, format: Format) -> String {
+    let files = names::counted(evidence.tree.len() as u64, "file");
+    let mut text = format!("{}: {files}, {} bytes", format.as_str(), evidence.tree.bytes());
+    if let (Some(tensors), Some(parameters)) = (contents.tensors, contents.parameters) {
+        for (count, thing) in [(tensors, "tensor"), (parameters, "parameter")] {
+            text += ", ";
+            text += &names::counted(count.unsigned_abs(), thing);
+        }
+    }
+    if format == Format::PeftAdapter {
+        text += &contents.base_model.as_ref().map_or(", an adapter that needs its base model".to_owned(), |base| {
+            format!(", an adapter that needs {base}")
+        });
+    }
+    text += match (evidence.depth, format) {
+        (_, Format::Dict) => "",
+        (Depth::Listing, _) => "; only names and sizes were looked at (validation.depth: Listing)",
+        (_, Format::Generic) => "; of no known format, so only names and sizes were judged",
+        _ => "",
+    };
+    if contents.pickle == Some(PickleTier::Unchecked) {
+        text += "; it has pickles that were not checked";
+    }
+    report::clean(&text, report::MESSAGE_LIMIT)
+}

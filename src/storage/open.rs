@@ -1,0 +1,71 @@
+//! From a task's source to its backend. Reads the files that settings and credentials are mounted as.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use crate::contract::{Source, environment};
+
+use super::{Folder, Inline, PickleEncoder, S3, Storage, StorageError};
+
+/// Where the things are that a task refers to. A pod has them at fixed places, a laptop in folders of its own.
+#[derive(Clone, Default)]
+pub struct Mounts {
+    /// Folder with one file a key of the Secret.
+    pub credentials: PathBuf,
+    /// File with the certificate authorities, PEM.
+    pub ca: PathBuf,
+    /// Root of the claim that is the source.
+    pub source: PathBuf,
+    /// Root of the volume to fill or to verify.
+    pub volume: Option<PathBuf>,
+    /// The inline data as the user wrote it.
+    pub inline: Option<String>,
+    /// Environment variables that carry the pod's own identity: those whose names begin with `AWS_`.
+    pub identity: BTreeMap<String, String>,
+}
+
+/// Says where things are, and neither the inline data nor the identity, which may be secret.
+impl std::fmt::Debug for Mounts {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Mounts")
+            .field("credentials", &self.credentials)
+            .field("ca", &self.ca)
+            .field("source", &self.source)
+            .field("volume", &self.volume)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Mounts {
+    /// The places in a worker pod.
+    #[must_use]
+    pub fn in_pod() -> Self {
+        let inline = std::env::var(environment::INLINE).ok();
+        let decode = |text: String| String::from_utf8(BASE64_STANDARD.decode(text).ok()?).ok();
+        Self {
+            credentials: environment::CREDENTIALS_MOUNT.into(),
+            ca: environment::CA_FILE.into(),
+            source: environment::SOURCE_MOUNT.into(),
+            volume: Some(environment::VOLUME_MOUNT.into()),
+            inline: inline.and_then(decode),
+            identity: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .filter(|(name, _)| name.starts_with("AWS_"))
+                .collect(),
+        }
+    }
+}
+
+/// The backend of a source.
+///
+/// # Errors
+/// When the settings or credentials cannot be used. Nothing was contacted yet.
+pub fn open(source: &Source, mounts: &Mounts, encode: PickleEncoder) -> Result<Box<dyn Storage>, StorageError> {
+    Ok(match source {
+        Source::S3(task) => Box::new(S3::open(task, mounts)?),
+        Source::Claim { claim_name, path } => Box::new(Folder::claim(claim_name, &mounts.source, path)),
+        Source::Inline(task) => Box::new(Inline::new(task, mounts.inline.as_deref(), encode)?),
+    })
+}
