@@ -35,4 +35,5 @@ pub mod local;
 pub mod plan;
 pub mod runtime;
 pub mod storage;
+pub mod worker;
 pub mod yaml;

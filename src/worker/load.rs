@@ -1,0 +1,233 @@
+//! Copies the selected files into a volume: temporary names, durable bytes, own names, verdict, manifest. Does I/O.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+
+use crate::{
+    contract::{
+        LoadTask, Outcome, Report, Task, TaskKind, Transfer as TransferFacts,
+        digest::{Tree, filter_hash},
+        filter::Filter,
+        manifest::{Manifest, ManifestFile},
+    },
+    storage::{Entry, Listing, Storage, StorageError},
+};
+
+use super::{
+    copy::{Copier, Shelf},
+    failure::{Failure, blocking},
+    inspect::{of_verdict, pin_message, selectors},
+    journal::{Journal, Record},
+    progress::{ProgressSink, Stage},
+    review::{Review, review},
+    selection::{Inventory, Work, blocks},
+    volume::{Volume, Workspace},
+};
+
+/// How often files that turn out to be wrong are fetched.
+const ROUNDS: u32 = 2;
+
+/// Fills the volume and says what it holds.
+pub(super) async fn load(
+    task: &Task,
+    load: &LoadTask,
+    storage: &dyn Storage,
+    volume: &Path,
+    progress: &ProgressSink,
+) -> Result<Report, Failure> {
+    let begun = Instant::now();
+    progress.enter(Stage::Listing);
+    let (listing, wanted) = wanted(load, storage).await?;
+    let (shelf, work) = prepare(volume, storage.uri(), wanted.clone()).await?;
+    check_space(&shelf, &work)?;
+    let kept = work.keep.iter().chain(&work.finish).map(|record| record.size).sum();
+    progress.update(|progress| {
+        progress.stage = Stage::Copying;
+        progress.files_total = wanted.len() as u64;
+        progress.files_done = (work.keep.len() + work.finish.len()) as u64;
+        progress.bytes_total = wanted.iter().map(|entry| entry.size).sum();
+        progress.bytes_done = kept;
+        progress.bytes_kept = kept;
+    });
+    let mut done: BTreeMap<String, Record> =
+        work.keep.iter().chain(&work.finish).map(|record| (record.path.clone(), record.clone())).collect();
+    let mut fetch = work.fetch.clone();
+    let shelf = tidy(shelf, work).await?;
+    let mut fetched = 0;
+    let mut round = 1;
+    let verdict = loop {
+        let copier = Copier::new(storage, progress, Arc::clone(&shelf));
+        let result = copier.copy(&fetch).await;
+        fetched += copier.fetched();
+        done.extend(result?.into_iter().map(|record| (record.path.clone(), record)));
+        let reviewed = {
+            settle(Arc::clone(&shelf), wanted.clone()).await?;
+            progress.enter(Stage::Judging);
+            review(task, &listing, storage, volume, &wanted).await?
+        };
+        match reviewed {
+            Review::Good(verdict) => break verdict,
+            Review::Bad { files, .. } if round < ROUNDS && !files.is_empty() => {
+                tracing::warn!(?files, "what was written is not what was inspected: fetching it again");
+                fetch = files;
+            }
+            Review::Bad { message, .. } => return Err(Failure::Corrupt(message)),
+        }
+        round += 1;
+        progress.enter(Stage::Copying);
+    };
+    let manifest = manifest(load, storage, &wanted, &done)?;
+    check_digests(task, load, &listing, &manifest)?;
+    let facts = TransferFacts {
+        files: wanted.len() as u64,
+        bytes: wanted.iter().map(|entry| entry.size).sum(),
+        bytes_fetched: fetched,
+        bytes_kept: kept,
+        milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+    };
+    let digest = manifest.digest.clone();
+    blocking(move || shelf.workspace.write_manifest(&manifest)).await?;
+    Ok(Report {
+        source: Some(listing.facts(&storage.uri())),
+        digest: Some(digest),
+        transfer: Some(facts),
+        outcome: Outcome::Good,
+        ..of_verdict(TaskKind::Load, *verdict)
+    })
+}
+
+/// The listing, which must be the inspected one, and the selected files.
+async fn wanted(load: &LoadTask, storage: &dyn Storage) -> Result<(Listing, Vec<Entry>), Failure> {
+    let filters = selectors(std::slice::from_ref(&load.filter))?;
+    let listing = storage.list().await?;
+    if listing.fingerprint() != load.fingerprint {
+        let changed = "the source is no longer what was inspected: it will be inspected again";
+        return Err(StorageError::Changed(changed.into()).into());
+    }
+    let takes = |entry: &&Entry| filters.iter().all(|filter| filter.selects(&entry.path));
+    let wanted: Vec<Entry> = listing.entries.iter().filter(takes).cloned().collect();
+    if wanted.is_empty() {
+        return Err(Failure::Task("include and exclude of the volume leave no file of the checkpoint".into()));
+    }
+    Ok((listing, wanted))
+}
+
+/// Looks at the volume and decides what is to be done. Writes nothing but the folder and the journal that are ours.
+async fn prepare(volume: &Path, uri: String, wanted: Vec<Entry>) -> Result<(Shelf, Work), Failure> {
+    let volume = volume.to_owned();
+    blocking(move || {
+        let workspace = Workspace::open(&volume)?;
+        let manifest = match workspace.volume.manifest() {
+            Err(Failure::Corrupt(_)) => None,
+            other => other?,
+        };
+        let found = workspace.volume.scan()?;
+        let (journal, records) = Journal::open(workspace.journal()?, &uri)?;
+        let staged = workspace.staged()?;
+        let inventory = Inventory { records, manifest, found, staged };
+        let work = inventory.work(&wanted)?;
+        let present = inventory.found.into_iter().map(|found| found.path);
+        Ok((Shelf::new(workspace, journal, present), work))
+    })
+    .await
+}
+
+fn check_space(shelf: &Shelf, work: &Work) -> Result<(), Failure> {
+    let needed = blocks(&work.fetch);
+    match shelf.workspace.available() {
+        Some(available) if available < needed => Err(Failure::NoSpace(format!(
+            "the volume has {available} bytes left and {needed} are needed: give the volume a larger size, or include fewer files"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what is not wanted and finishes what only lacks its name. The manifest goes first: it describes what was.
+async fn tidy(shelf: Shelf, work: Work) -> Result<Arc<Shelf>, Failure> {
+    blocking(move || {
+        let workspace = &shelf.workspace;
+        if !(work.fetch.is_empty() && work.finish.is_empty() && work.remove.is_empty()) {
+            workspace.remove_manifest()?;
+        }
+        for name in &work.discard {
+            workspace.discard(name);
+        }
+        for path in &work.remove {
+            workspace.remove(path)?;
+        }
+        for record in &work.finish {
+            shelf.publish(record)?;
+        }
+        Ok(Arc::new(shelf))
+    })
+    .await
+}
+
+/// Makes all names durable, and looks whether the volume holds the wanted files and nothing else.
+async fn settle(shelf: Arc<Shelf>, wanted: Vec<Entry>) -> Result<(), Failure> {
+    blocking(move || {
+        shelf.workspace.settle_folders(wanted.iter().map(|entry| entry.path.as_str()))?;
+        compare(&shelf.workspace.volume, wanted.iter().map(|entry| (entry.path.as_str(), entry.size)))
+    })
+    .await
+}
+
+/// Whether a volume holds exactly these files, which are sorted.
+pub(super) fn compare<'a>(volume: &Volume, files: impl Iterator<Item = (&'a str, u64)>) -> Result<(), Failure> {
+    let mut found = volume.scan()?.into_iter().peekable();
+    for (path, size) in files {
+        if let Some(extra) = found.next_if(|found| found.path.as_str() < path) {
+            return Err(extra_file(&extra.path));
+        }
+        match found.next_if(|found| found.path == path) {
+            Some(found) if found.is_file && found.size == size => {}
+            Some(found) if found.is_file => {
+                return Err(Failure::Corrupt(format!("{path} in the volume has {} bytes and not {size}", found.size)));
+            }
+            Some(_) => return Err(extra_file(path)),
+            None => return Err(Failure::Corrupt(format!("{path} is missing in the volume"))),
+        }
+    }
+    found.next().map_or(Ok(()), |extra| Err(extra_file(&extra.path)))
+}
+
+fn extra_file(path: &str) -> Failure {
+    Failure::Conflict(format!("{path} is in the volume and is not a file of the checkpoint"))
+}
+
+fn manifest(
+    load: &LoadTask,
+    storage: &dyn Storage,
+    wanted: &[Entry],
+    done: &BTreeMap<String, Record>,
+) -> Result<Manifest, Failure> {
+    let mut tree = Tree::new();
+    let mut files = Vec::with_capacity(wanted.len());
+    for entry in wanted {
+        let unknown = || Failure::Volume(format!("the hash of {} is not known", entry.path));
+        let record = done.get(&entry.path).ok_or_else(unknown)?;
+        let hash = blake3::Hash::from_hex(&record.blake3).map_err(|_| unknown())?;
+        tree.add(&entry.path, entry.size, &hash);
+        files.push(ManifestFile { path: entry.path.clone(), size: entry.size, blake3: record.blake3.clone() });
+    }
+    Ok(Manifest {
+        version: 1,
+        uri: storage.uri(),
+        fingerprint: load.fingerprint.clone(),
+        filter: filter_hash(&load.filter),
+        digest: tree.finish(),
+        files,
+    })
+}
+
+/// Before the manifest: the pin, which is the digest of everything, and the digest that the volume must have.
+fn check_digests(task: &Task, load: &LoadTask, listing: &Listing, manifest: &Manifest) -> Result<(), Failure> {
+    let digest = &manifest.digest;
+    let whole = Filter::is_everything(&load.filter) || manifest.files.len() == listing.entries.len();
+    if let Some(pin) = task.validation.digest.as_ref().filter(|pin| whole && *pin != digest) {
+        return Err(Failure::Digest(pin_message(pin, digest)));
+    }
+    if let Some(expected) = load.digest.as_ref().filter(|expected| *expected != digest) {
+        return Err(Failure::Digest(format!("the volume has the digest {digest} and not {expected}")));
+    }
+    Ok(())
+}

@@ -1,0 +1,382 @@
+//! The volume that is filled or verified: every name is opened under its folder's handle, and no link is followed. Does
+//! I/O, blocking.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    time::Duration,
+};
+
+use rustix::{
+    fs::{
+        AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, fallocate, fchmod, flock,
+        fstat, fstatvfs, fsync, mkdirat, openat, renameat, renameat_with, statat, unlinkat,
+    },
+    io::Errno,
+};
+
+use crate::{
+    contract::manifest::{FOLDER, Manifest, is_reserved},
+    storage::paths,
+};
+
+use super::{failure::Failure, journal};
+
+const STAGING: &str = "staging";
+const MANIFEST: &str = "manifest.json";
+const MANIFEST_NEXT: &str = "manifest.json.next";
+/// A manifest of as many files as a checkpoint can have fits.
+const MANIFEST_LIMIT: u64 = 1 << 30;
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// What lies in a volume.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Found {
+    pub path: String,
+    pub size: u64,
+    /// As [`crate::storage::Folder`] writes versions.
+    pub modified: String,
+    /// Whether it is a file, and not a link, pipe or device.
+    pub is_file: bool,
+}
+
+/// The root of a volume.
+#[derive(Debug)]
+pub(super) struct Volume {
+    root: OwnedFd,
+}
+
+/// The folders of a volume that a load writes to. As long as it lives, no other load can have it.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    pub volume: Volume,
+    own: OwnedFd,
+    staging: OwnedFd,
+    #[cfg(test)]
+    crash: super::tests::Crash,
+}
+
+fn flags() -> OFlags {
+    OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
+fn open_folder(parent: impl AsFd, name: impl AsRef<OsStr>) -> Result<OwnedFd, Errno> {
+    openat(parent, name.as_ref(), OFlags::RDONLY | OFlags::DIRECTORY | flags(), Mode::empty())
+}
+
+fn make_folder(parent: impl AsFd, name: impl AsRef<OsStr>) -> Result<OwnedFd, Errno> {
+    match mkdirat(&parent, name.as_ref(), FOLDER_MODE) {
+        Ok(()) => {
+            let folder = open_folder(&parent, name)?;
+            set_mode(&folder, FOLDER_MODE)?;
+            Ok(folder)
+        }
+        Err(Errno::EXIST) => open_folder(&parent, name),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The mode whatever the umask is. Some network file systems have none to set.
+fn set_mode(handle: impl AsFd, mode: Mode) -> Result<(), Errno> {
+    match fchmod(handle, mode) {
+        Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+        other => other,
+    }
+}
+
+impl Volume {
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| Failure::of_volume(errno, "its root"))?;
+        Ok(Self { root })
+    }
+
+    /// Everything but folders and what is reserved, sorted.
+    pub(super) fn scan(&self) -> Result<Vec<Found>, Failure> {
+        let mut found = Vec::new();
+        let mut ahead = vec![String::new()];
+        while let Some(folder) = ahead.pop() {
+            let shown = if folder.is_empty() { "its root" } else { folder.as_str() };
+            let fail = |errno| Failure::of_volume(errno, shown);
+            let handle = self.folder(&folder, false).map_err(fail)?;
+            for item in Dir::read_from(&handle).map_err(fail)? {
+                let item = item.map_err(fail)?;
+                let name = item.file_name().to_string_lossy();
+                if name == "." || name == ".." {
+                    continue;
+                }
+                let path = if folder.is_empty() { name.into_owned() } else { format!("{folder}/{name}") };
+                if is_reserved(&path) {
+                    continue;
+                }
+                let stat = statat(&handle, item.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+                let kind = FileType::from_raw_mode(stat.st_mode);
+                if kind == FileType::Directory {
+                    if item.file_name().to_str().is_err() {
+                        return Err(Failure::Conflict(format!(
+                            "the folder {path:?} of the volume was not put there by a load"
+                        )));
+                    }
+                    ahead.push(path);
+                    continue;
+                }
+                let is_file = kind == FileType::RegularFile && item.file_name().to_str().is_ok();
+                found.push(Found {
+                    path,
+                    size: u64::try_from(stat.st_size).unwrap_or(0),
+                    modified: modified(&stat),
+                    is_file,
+                });
+            }
+        }
+        found.sort_by(|left, right| left.path.cmp(&right.path));
+        Ok(found)
+    }
+
+    /// The manifest; none when there is none.
+    pub(super) fn manifest(&self) -> Result<Option<Manifest>, Failure> {
+        let what = crate::contract::manifest::PATH;
+        let opened = open_folder(&self.root, FOLDER)
+            .and_then(|own| openat(own, MANIFEST, OFlags::RDONLY | OFlags::NONBLOCK | flags(), Mode::empty()));
+        let handle = match opened {
+            Ok(handle) => handle,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(Failure::of_volume(errno, what)),
+        };
+        let mut text = Vec::new();
+        File::from(handle).take(MANIFEST_LIMIT).read_to_end(&mut text).map_err(|error| Failure::of_io(&error, what))?;
+        let parsed = serde_json::from_slice(&text);
+        parsed.map(Some).map_err(|_| Failure::Corrupt(format!("{what} of the volume is not a manifest")))
+    }
+
+    fn folder(&self, path: &str, create: bool) -> Result<OwnedFd, Errno> {
+        let mut handle = self.root.try_clone().map_err(|_| Errno::MFILE)?;
+        for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+            handle = if create { make_folder(&handle, segment)? } else { open_folder(&handle, segment)? };
+        }
+        Ok(handle)
+    }
+
+    /// The handle of the folder that a path is in, and its name there.
+    fn parent<'a>(&self, path: &'a str, create: bool) -> Result<(OwnedFd, &'a str), Errno> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.folder(folder, create)?, name))
+    }
+}
+
+fn modified(stat: &rustix::fs::Stat) -> String {
+    format!("{}.{:09}", stat.st_mtime, stat.st_mtime_nsec)
+}
+
+impl Workspace {
+    /// Makes the folders that a load needs, unless another load is at work.
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        let volume = Volume::open(path)?;
+        let own = make_folder(&volume.root, FOLDER).map_err(|errno| Failure::of_volume(errno, FOLDER))?;
+        lock(&own)?;
+        let staging = make_folder(&own, STAGING).map_err(|errno| Failure::of_volume(errno, ".checkpoint/staging"))?;
+        Ok(Self {
+            volume,
+            own,
+            staging,
+            #[cfg(test)]
+            crash: super::tests::Crash::of(path),
+        })
+    }
+
+    /// A point at which tests let the process die.
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "does nothing outside tests")
+    )]
+    pub(super) fn step(&self) -> Result<(), Failure> {
+        #[cfg(test)]
+        self.crash.step()?;
+        Ok(())
+    }
+
+    /// Bytes that can still be written; none when the file system does not say.
+    pub(super) fn available(&self) -> Option<u64> {
+        let stat = fstatvfs(&self.volume.root).ok()?;
+        (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    pub(super) fn journal(&self) -> Result<File, Failure> {
+        let flags = OFlags::RDWR | OFlags::CREATE | flags();
+        let handle = openat(&self.own, journal::NAME, flags, FILE_MODE)
+            .map_err(|errno| Failure::of_volume(errno, ".checkpoint/journal"))?;
+        fsync(&self.own).map_err(|errno| Failure::of_volume(errno, FOLDER))?;
+        Ok(File::from(handle))
+    }
+
+    /// The sizes of the files under temporary names.
+    pub(super) fn staged(&self) -> Result<Vec<(String, u64)>, Failure> {
+        let fail = |errno| Failure::of_volume(errno, ".checkpoint/staging");
+        let mut staged = Vec::new();
+        for item in Dir::read_from(&self.staging).map_err(fail)? {
+            let item = item.map_err(fail)?;
+            let name = item.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                let stat = statat(&self.staging, item.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+                staged.push((name, u64::try_from(stat.st_size).unwrap_or(0)));
+            }
+        }
+        Ok(staged)
+    }
+
+    /// A new file under a temporary name, with its space reserved where that is possible.
+    pub(super) fn create(&self, name: &str, size: u64, path: &str) -> Result<File, Failure> {
+        self.step()?;
+        let fail = |errno| Failure::of_volume(errno, path);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags();
+        let handle = openat(&self.staging, name, flags, FILE_MODE).map_err(fail)?;
+        set_mode(&handle, FILE_MODE).map_err(fail)?;
+        if size > 0 {
+            match fallocate(&handle, FallocateFlags::empty(), 0, size) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV | Errno::INTR) => {}
+                Err(errno) => return Err(fail(errno)),
+            }
+        }
+        Ok(File::from(handle))
+    }
+
+    /// Makes the bytes durable and says when they were last changed. A file whose sync failed must be given up: the kernel
+    /// reports such an error once only.
+    pub(super) fn settle(&self, file: &File, name: &str, path: &str) -> Result<String, Failure> {
+        self.step()?;
+        let synced = file.sync_all().map_err(|error| Failure::of_io(&error, path));
+        if synced.is_err() {
+            self.discard(name);
+        }
+        synced?;
+        fstat(file).map(|stat| modified(&stat)).map_err(|errno| Failure::of_volume(errno, path))
+    }
+
+    /// Makes the temporary names durable.
+    pub(super) fn settle_names(&self) -> Result<(), Failure> {
+        self.step()?;
+        fsync(&self.staging).map_err(|errno| Failure::of_volume(errno, ".checkpoint/staging"))
+    }
+
+    /// Gives a file its own name. `ours` says that what has this name now may be replaced.
+    pub(super) fn publish(&self, name: &str, path: &str, ours: bool) -> Result<(), Failure> {
+        self.step()?;
+        let fail = |errno| match errno {
+            Errno::EXIST | Errno::ISDIR | Errno::NOTEMPTY => conflict(path),
+            errno => Failure::of_volume(errno, path),
+        };
+        let (folder, last) = self.volume.parent(path, true).map_err(fail)?;
+        if ours {
+            return renameat(&self.staging, name, &folder, last).map_err(fail);
+        }
+        match renameat_with(&self.staging, name, &folder, last, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                // A network file system without that flag: looking first is the best there is.
+                match statat(&folder, last, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => renameat(&self.staging, name, &folder, last).map_err(fail),
+                    Ok(_) => Err(conflict(path)),
+                    Err(errno) => Err(fail(errno)),
+                }
+            }
+            other => other.map_err(fail),
+        }
+    }
+
+    /// Removes a file of ours and the folders that it leaves empty.
+    pub(super) fn remove(&self, path: &str) -> Result<(), Failure> {
+        self.step()?;
+        let fail = |errno| Failure::of_volume(errno, path);
+        let (folder, name) = self.volume.parent(path, false).map_err(fail)?;
+        unlinkat(&folder, name, AtFlags::empty()).map_err(fail)?;
+        let mut folders: Vec<_> = paths::parents(path).collect();
+        while let Some(last) = folders.pop() {
+            let (above, name) = self.volume.parent(last, false).map_err(fail)?;
+            match unlinkat(&above, name, AtFlags::REMOVEDIR) {
+                Ok(()) => {}
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ACCESS | Errno::PERM | Errno::BUSY) => break,
+                Err(errno) => return Err(fail(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a temporary name. What stays is removed by the next load.
+    pub(super) fn discard(&self, name: &str) {
+        _ = unlinkat(&self.staging, OsStr::from_bytes(name.as_bytes()), AtFlags::empty());
+    }
+
+    /// Makes the names of files durable.
+    pub(super) fn settle_folders<'a>(&self, files: impl IntoIterator<Item = &'a str>) -> Result<(), Failure> {
+        self.step()?;
+        let mut folders: Vec<&str> = paths::folders(files).into_iter().collect();
+        folders.sort_unstable();
+        for path in folders {
+            let synced = self.volume.folder(path, false).and_then(fsync);
+            synced.map_err(|errno| Failure::of_volume(errno, path))?;
+        }
+        fsync(&self.volume.root).map_err(|errno| Failure::of_volume(errno, "its root"))
+    }
+
+    /// Removes the manifest: what it says is about to be wrong.
+    pub(super) fn remove_manifest(&self) -> Result<(), Failure> {
+        self.step()?;
+        let fail = |errno| Failure::of_volume(errno, crate::contract::manifest::PATH);
+        match unlinkat(&self.own, MANIFEST, AtFlags::empty()) {
+            Ok(()) => fsync(&self.own).map_err(fail),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(fail(errno)),
+        }
+    }
+
+    /// Writes the manifest: the volume is then what it says.
+    pub(super) fn write_manifest(&self, manifest: &Manifest) -> Result<(), Failure> {
+        self.step()?;
+        let what = crate::contract::manifest::PATH;
+        let fail = |errno| Failure::of_volume(errno, what);
+        let io = |error: std::io::Error| Failure::of_io(&error, what);
+        let mut text = serde_json::to_vec(manifest).map_err(|error| Failure::Volume(format!("{what}: {error}")))?;
+        text.push(b'\n');
+        match unlinkat(&self.own, MANIFEST_NEXT, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(fail(errno)),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags();
+        let handle = openat(&self.own, MANIFEST_NEXT, flags, FILE_MODE).map_err(fail)?;
+        set_mode(&handle, FILE_MODE).map_err(fail)?;
+        let mut file = File::from(handle);
+        file.write_all(&text).map_err(io)?;
+        file.sync_all().map_err(io)?;
+        self.step()?;
+        renameat(&self.own, MANIFEST_NEXT, &self.own, MANIFEST).map_err(fail)?;
+        self.step()?;
+        fsync(&self.own).map_err(fail)
+    }
+}
+
+fn conflict(path: &str) -> Failure {
+    Failure::Conflict(format!("{path} is in the volume already and was not put there by a load: it is left alone"))
+}
+
+/// Waits a little: the worker before this one may still be ending.
+fn lock(own: &OwnedFd) -> Result<(), Failure> {
+    const TRIES: u32 = 20;
+    for tried in 1..=TRIES {
+        match flock(own, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if tried < TRIES => std::thread::sleep(Duration::from_millis(250)),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Failure::Volume("another load is at work on this volume".into()));
+            }
+            // Not every network file system has locks.
+            Ok(()) | Err(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
