@@ -135,18 +135,13 @@ fn settings(namespace: &str, image: String) -> Settings {
         let amount = |text: &str| serde_json::from_value(json!(text)).map_err(|error| anyhow!("{error}"));
         pairs.into_iter().map(|(name, text)| Ok((name.to_owned(), amount(text)?))).collect::<Result<_>>()
     };
-    let resources = amounts([("cpu", "10m"), ("memory", "16Mi")]).ok().map(|requests| ResourceAmounts {
-        requests,
-        ..ResourceAmounts::default()
-    });
+    let resources = amounts([("cpu", "10m"), ("memory", "16Mi")])
+        .ok()
+        .map(|requests| ResourceAmounts { requests, ..ResourceAmounts::default() });
     let worker = Worker { resources, run_as_user: Some(65532), fs_group: Some(65532), ..Worker::default() };
     Settings {
         watch_namespaces: vec![namespace.to_owned()],
-        config: PlanConfig {
-            worker_image: image,
-            worker_image_pull_policy: Some("IfNotPresent".to_owned()),
-            worker,
-        },
+        config: PlanConfig { worker_image: image, worker_image_pull_policy: Some("IfNotPresent".to_owned()), worker },
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         ..Settings::default()
     }
@@ -165,7 +160,7 @@ struct Life {
 
 /// Creates a Checkpoint, lets it become Ready, deletes it, waits until nothing is left.
 async fn live(scene: &Scene, policy: &str, death: Death) -> Result<Life> {
-    let namespace = format!("{}-{}-{}", scene.namespace, policy.to_lowercase(), death.name());
+    let namespace = format!("{}-{}", scene.namespace, death.name());
     scene.kube.delete_namespace(&namespace).await?;
     scene.kube.create_namespace(&namespace).await?;
     let fuse = Fuse::new(death);
@@ -187,12 +182,7 @@ async fn live(scene: &Scene, policy: &str, death: Death) -> Result<Life> {
     let end = end.with_context(|| format!("{death:?} of {policy}"))?;
     ended?;
     scene.kube.delete("v1/Namespace", "", &namespace).await?;
-    Ok(Life {
-        death,
-        died: fuse.blown.load(Ordering::SeqCst),
-        writes: fuse.writes.load(Ordering::SeqCst),
-        end,
-    })
+    Ok(Life { death, died: fuse.blown.load(Ordering::SeqCst), writes: fuse.writes.load(Ordering::SeqCst), end })
 }
 
 async fn whole_life(scene: &Scene, namespace: &str, policy: &str) -> Result<Value> {
@@ -247,9 +237,20 @@ async fn end_state(scene: &Scene, namespace: &str, uid: &str) -> Result<Now<Valu
     ensure!(volumes.len() == 1 && volumes.contains_key(name), "there are volumes too many: {volumes:?}");
     let volume = scene.kube.get("v1/PersistentVolume", "", name).await?.context("the volume is gone")?;
     let bytes = std::fs::read(folder_of(&scene.kube, namespace, "data").await?.join("checkpoint.json"))?;
-    let condition = |condition: &Value| json!([condition["type"], condition["status"], condition["reason"], condition["message"]]);
+    let condition =
+        |condition: &Value| json!([condition["type"], condition["status"], condition["reason"], condition["message"]]);
     let of_volume = |member: &str| status["volumes"][0][member].clone();
-    let members = ["phase", "reason", "attempt", "recordedAttempt", "failures", "fingerprint", "digest", "bytesDone", "bytesTotal"];
+    let members = [
+        "phase",
+        "reason",
+        "attempt",
+        "recordedAttempt",
+        "failures",
+        "fingerprint",
+        "digest",
+        "bytesDone",
+        "bytesTotal",
+    ];
     Ok(Now::Done(json!({
         "conditions": conditions.iter().map(condition).collect::<Vec<_>>(),
         "inspection": [status["inspection"]["recordedAttempt"], status["inspection"]["failures"]],
@@ -285,10 +286,12 @@ async fn every_death(scene: &Scene, policy: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crash_at_every_write_of_a_life_with_policy_delete() -> Result<()> {
-    alone("crash", async |scene| without_controller(scene, async || every_death(scene, "Delete").await).await).await
+    alone("crash-delete", async |scene| without_controller(scene, async || every_death(scene, "Delete").await).await)
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crash_at_every_write_of_a_life_with_policy_retain() -> Result<()> {
-    alone("crash", async |scene| without_controller(scene, async || every_death(scene, "Retain").await).await).await
+    alone("crash-retain", async |scene| without_controller(scene, async || every_death(scene, "Retain").await).await)
+        .await
 }

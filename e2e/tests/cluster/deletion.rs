@@ -73,10 +73,7 @@ async fn deletion_of_the_namespace_takes_everything_along() -> Result<()> {
         let points = [Point::Inspecting, Point::Loading, Point::Published];
         let _held = try_join_all(points.map(|point| hold(scene, point, "Retain"))).await?;
         scene.kube.delete("v1/Namespace", "", &scene.namespace).await?;
-        scene
-            .kube
-            .wait("v1/Namespace", "", &scene.namespace, "the end", LONG, |namespace| namespace.is_none())
-            .await?;
+        scene.kube.wait("v1/Namespace", "", &scene.namespace, "the end", LONG, |namespace| namespace.is_none()).await?;
         wait_volumes_only_for(&scene.kube, &scene.namespace, &[]).await
     })
     .await

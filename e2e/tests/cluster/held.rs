@@ -33,8 +33,7 @@ pub enum Point {
 
 impl Point {
     /// All of them, in the order of a life.
-    pub const ALL: [Self; 5] =
-        [Self::Inspecting, Self::Unscheduled, Self::Loading, Self::Loaded, Self::Published];
+    pub const ALL: [Self; 5] = [Self::Inspecting, Self::Unscheduled, Self::Loading, Self::Loaded, Self::Published];
 
     /// For names of objects.
     pub fn name(self) -> &'static str {

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::held::{Held, OTHERS, Point, hold, upload};
 use super::support::{Scene, alone, image, install_operator, shared};
 use super::traces::{
-    children, jobs_made, kill_controller, kill_pod, kinds_made, number, volumes_of, wait_controller, wait_nothing_left, wait_volume,
-    wait_worker_runs,
+    children, jobs_made, kill_controller, kill_pod, kinds_made, number, volumes_of, wait_controller, wait_nothing_left,
+    wait_volume, wait_worker_runs,
 };
 
 #[tokio::test]
@@ -33,7 +33,9 @@ async fn a_source_that_goes_after_publishing_only_drifts() -> Result<()> {
         let found = scene.condition("model", "Drifted", "True", "SourceGone").await?;
         assert!(found.message.contains("what is published stays as it is"), "{}", found.message);
         let object = scene.ready("model").await?;
-        for (kind, reason) in [("SourceReachable", "Reachable"), ("Validated", "Complete"), ("Materialized", "Published")] {
+        for (kind, reason) in
+            [("SourceReachable", "Reachable"), ("Validated", "Complete"), ("Materialized", "Published")]
+        {
             let found = condition(&object, kind).context("a condition is missing")?;
             assert_eq!((found.status.as_str(), found.reason.as_str()), ("True", reason), "{kind}");
         }
@@ -100,7 +102,12 @@ async fn a_controller_that_is_killed_at_any_point_interrupts_nothing() -> Result
         }
         assert_eq!(kinds_made(scene, start)?, [points.len(), points.len(), 0], "{:?}", jobs_made(scene, start)?);
         let after = volumes_of(&scene.kube, &scene.namespace).await?;
-        assert!(published.iter().filter(|(_, claim)| *claim == "published").all(|volume| after.get(volume.0) == Some(volume.1)));
+        assert!(
+            published
+                .iter()
+                .filter(|(_, claim)| *claim == "published")
+                .all(|volume| after.get(volume.0) == Some(volume.1))
+        );
         // While there is no controller, everything that happened is caught up with afterwards: work ended, a spec changed.
         let last = hold(scene, Point::Unscheduled, "Delete").await?;
         scene.kube.delete(CHECKPOINT, &scene.namespace, &last.name).await?;
@@ -235,7 +242,8 @@ async fn arguments(scene: &Scene) -> Result<Vec<String>> {
 
 async fn set_arguments(scene: &Scene, arguments: &[String]) -> Result<()> {
     let api: Api<DynamicObject> = scene.kube.api("apps/v1/Deployment", operator::NAMESPACE).await?;
-    let patch: Value = json!({"spec": {"template": {"spec": {"containers": [{"name": "controller", "args": arguments}]}}}});
+    let patch: Value =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "controller", "args": arguments}]}}}});
     api.patch(operator::RELEASE, &PatchParams::default(), &Patch::Strategic(patch)).await?;
     wait_controller(&scene.cluster)
 }

@@ -47,9 +47,12 @@ async fn scale_fifty_at_once_stay_within_the_limits_and_then_nothing_is_written(
         });
         let queued = Queued::follow(&client, &namespaces);
 
-        try_join_all(namespaces.iter().flat_map(|namespace| (0..EACH).map(move |number| (namespace, number))).map(
-            async |(namespace, number)| scene.kube.apply_value(checkpoint(namespace, number)).await,
-        ))
+        try_join_all(
+            namespaces
+                .iter()
+                .flat_map(|namespace| (0..EACH).map(move |number| (namespace, number)))
+                .map(async |(namespace, number)| scene.kube.apply_value(checkpoint(namespace, number)).await),
+        )
         .await?;
         for namespace in &namespaces {
             wait_all_ready(scene, namespace).await?;

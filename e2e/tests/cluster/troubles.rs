@@ -111,9 +111,7 @@ async fn keys_without_the_right_to_a_bucket_are_denied() -> Result<()> {
             reason: "AccessDenied",
             says: &["Secret stranger"],
         };
-        trouble
-            .heals_by(scene, async || scene.kube.apply_value(secret(seaweedfs::ADMINISTRATOR)).await.map(drop))
-            .await
+        trouble.heals_by(scene, async || scene.kube.apply_value(secret(seaweedfs::ADMINISTRATOR)).await.map(drop)).await
     })
     .await
 }
@@ -166,8 +164,7 @@ async fn a_missing_bucket_is_named() -> Result<()> {
 async fn a_missing_prefix_is_named() -> Result<()> {
     shared("troubles-no-prefix", async |scene| {
         scene.put("run-2", FILES)?;
-        let trouble =
-            Trouble { storage: scene.s3_storage(), status: "False", reason: "NotFound", says: &["run/"] };
+        let trouble = Trouble { storage: scene.s3_storage(), status: "False", reason: "NotFound", says: &["run/"] };
         trouble.heals_by(scene, async || scene.put("run", FILES)).await
     })
     .await
@@ -184,8 +181,9 @@ async fn a_name_that_does_not_resolve_is_unreachable() -> Result<()> {
             reason: "Unreachable",
             says: &[&host],
         };
-        trouble.heals_by(scene, async || {
-            scene
+        trouble
+            .heals_by(scene, async || {
+                scene
                 .kube
                 .apply_value(json!({
                     "apiVersion": "v1", "kind": "Service", "metadata": {"name": "later", "namespace": scene.namespace},
@@ -193,8 +191,8 @@ async fn a_name_that_does_not_resolve_is_unreachable() -> Result<()> {
                 }))
                 .await
                 .map(drop)
-        })
-        .await
+            })
+            .await
     })
     .await
 }
@@ -245,13 +243,15 @@ async fn an_unknown_authority_is_told_and_healed_by_a_ca_bundle() -> Result<()> 
             reason: "TlsFailed",
             says: &["caBundle"],
         };
-        trouble.heals_by(scene, async || {
-            let authority = seaweedfs::certificate_authority(&scene.cluster, &scene.namespace, "authority")?;
-            scene.kube.apply_value(authority).await?;
-            let bundle = json!({"spec": {"storage": {"s3": {"caBundle": {"configMapRef": {"name": "authority"}}}}}});
-            scene.kube.merge(CHECKPOINT, &scene.namespace, "model", bundle).await.map(drop)
-        })
-        .await
+        trouble
+            .heals_by(scene, async || {
+                let authority = seaweedfs::certificate_authority(&scene.cluster, &scene.namespace, "authority")?;
+                scene.kube.apply_value(authority).await?;
+                let bundle =
+                    json!({"spec": {"storage": {"s3": {"caBundle": {"configMapRef": {"name": "authority"}}}}}});
+                scene.kube.merge(CHECKPOINT, &scene.namespace, "model", bundle).await.map(drop)
+            })
+            .await
     })
     .await
 }
@@ -267,12 +267,13 @@ async fn plain_http_has_to_be_asked_for() -> Result<()> {
             reason: "InsecureEndpoint",
             says: &["insecure"],
         };
-        trouble.heals_by(scene, async || {
-            assert!(jobs_made(scene, start)?.is_empty(), "no worker is needed to see that");
-            let insecure = json!({"spec": {"storage": {"s3": {"insecure": true}}}});
-            scene.kube.merge(CHECKPOINT, &scene.namespace, "model", insecure).await.map(drop)
-        })
-        .await
+        trouble
+            .heals_by(scene, async || {
+                assert!(jobs_made(scene, start)?.is_empty(), "no worker is needed to see that");
+                let insecure = json!({"spec": {"storage": {"s3": {"insecure": true}}}});
+                scene.kube.merge(CHECKPOINT, &scene.namespace, "model", insecure).await.map(drop)
+            })
+            .await
     })
     .await
 }
@@ -440,11 +441,7 @@ async fn quota(scene: &Scene, resource: &str, amount: u32) -> Result<()> {
     let counts = |quota: Option<&kube::api::DynamicObject>| {
         quota.is_some_and(|quota| text(&quota.data, &format!("/status/hard/{resource}")) == amount)
     };
-    scene
-        .kube
-        .wait("v1/ResourceQuota", &scene.namespace, "tight", "being enforced", PATIENCE, counts)
-        .await
-        .map(drop)
+    scene.kube.wait("v1/ResourceQuota", &scene.namespace, "tight", "being enforced", PATIENCE, counts).await.map(drop)
 }
 
 #[tokio::test]
