@@ -96,12 +96,18 @@ fn install(cluster: &Cluster) -> Result<S3> {
             // Two processes that install at the same time would refuse each other.
             let _lock = lock(&cluster.root().join("operator.lock"))?;
             let s3 = seaweedfs::up(cluster)?;
-            operator::install(cluster, &image()?, &[])?;
+            install_operator(cluster, &image()?, &[])?;
             anyhow::Ok(s3)
         };
         install().map_err(|error| format!("{error:#}"))
     });
     installed.clone().map_err(|error| anyhow!("the operator is not installed: {error}"))
+}
+
+/// The operator as the tests have it: the chart's defaults, but workers that ask for so little that many fit the node.
+pub fn install_operator(cluster: &Cluster, image: &str, values: &[&str]) -> Result<()> {
+    let small = ["worker.resources.requests.cpu=10m", "worker.resources.requests.memory=32Mi"];
+    operator::install(cluster, image, &[&small, values].concat()).map(drop)
 }
 
 /// The image under test.
