@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     api::Phase,
     contract::{
-        Selection, SourceFacts, VERSION,
+        Outcome, Selection, SourceFacts, VERSION,
         digest::{filter_hash, fingerprint},
         manifest::{self, Manifest, ManifestFile},
     },

@@ -23,8 +23,13 @@ pub(super) enum Failure {
     #[error("{0}")]
     Corrupt(String),
     /// The digest is not the one that was asked for.
-    #[error("{0}")]
-    Digest(String),
+    #[error("{message}")]
+    Digest {
+        /// Both digests.
+        message: String,
+        /// The digest that the content has: it need not be read again to know that.
+        digest: String,
+    },
     /// The task cannot be carried out.
     #[error("{0}")]
     Task(String),
@@ -38,7 +43,7 @@ impl Failure {
             Self::Conflict(_) => Reason::ClaimConflict,
             Self::Volume(_) => Reason::LoadFailed,
             Self::Corrupt(_) => Reason::Corrupt,
-            Self::Digest(_) => Reason::DigestMismatch,
+            Self::Digest { .. } => Reason::DigestMismatch,
             Self::Task(_) => Reason::InvalidSpec,
         }
     }

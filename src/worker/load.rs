@@ -224,10 +224,11 @@ fn check_digests(task: &Task, load: &LoadTask, listing: &Listing, manifest: &Man
     let digest = &manifest.digest;
     let whole = Filter::is_everything(&load.filter) || manifest.files.len() == listing.entries.len();
     if let Some(pin) = task.validation.digest.as_ref().filter(|pin| whole && *pin != digest) {
-        return Err(Failure::Digest(pin_message(pin, digest)));
+        return Err(Failure::Digest { message: pin_message(pin, digest), digest: digest.clone() });
     }
     if let Some(expected) = load.digest.as_ref().filter(|expected| *expected != digest) {
-        return Err(Failure::Digest(format!("the volume has the digest {digest} and not {expected}")));
+        let message = format!("the volume has the digest {digest} and not {expected}");
+        return Err(Failure::Digest { message, digest: digest.clone() });
     }
     Ok(())
 }

@@ -61,7 +61,13 @@ async fn done(task: &Task, mounts: &Mounts, progress: &ProgressSink) -> Report {
         Ok(()) => work(task, mounts, progress).await,
         Err(failure) => Err(failure),
     };
-    result.unwrap_or_else(|failure| Report::new(task.kind, Outcome::Failed, failure.reason(), failure.to_string()))
+    result.unwrap_or_else(|failure| {
+        let digest = match &failure {
+            Failure::Digest { digest, .. } => Some(digest.clone()),
+            _ => None,
+        };
+        Report { digest, ..Report::new(task.kind, Outcome::Failed, failure.reason(), failure.to_string()) }
+    })
 }
 
 fn checked(task: &Task) -> Result<(), Failure> {

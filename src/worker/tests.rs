@@ -294,6 +294,7 @@ async fn digests_are_compared_before_the_manifest() {
     task.validation.digest = Some(wrong.clone());
     let report = place.perform(&task).await;
     assert_eq!((report.reason, place.manifest()), (Some(Reason::DigestMismatch), None), "{report:?}");
+    assert_eq!(report.digest.as_ref(), Some(&right), "what was read need not be read again to be compared");
     task.validation.digest = Some(right.clone());
     task.load.as_mut().unwrap().digest = Some(wrong.clone());
     assert_eq!(place.perform(&task).await.reason, Some(Reason::DigestMismatch));

@@ -55,7 +55,8 @@ pub(super) async fn verify(load: &LoadTask, volume: &Path, progress: &ProgressSi
     }
     let digest = tree.finish();
     if digest != manifest.digest || load.digest.as_ref().is_some_and(|expected| *expected != digest) {
-        return Err(Failure::Digest(format!("the volume has the digest {digest}, which is not what was published")));
+        let message = format!("the volume has the digest {digest}, which is not what was published");
+        return Err(Failure::Digest { message, digest });
     }
     let files = entries.len() as u64;
     Ok(Report {

@@ -6,6 +6,7 @@ mod chart_crd;
 mod chart_rbac;
 mod chart_values;
 mod examples;
+mod purity;
 
 use std::path::{Path, PathBuf};
 
