@@ -96,8 +96,6 @@ fn install(cluster: &Cluster) -> Result<S3> {
             // Two processes that install at the same time would refuse each other.
             let _lock = lock(&cluster.root().join("operator.lock"))?;
             let s3 = seaweedfs::up(cluster)?;
-            if image()? != "none" {
-                operator::install(cluster, &image()?, &[])?;
             operator::install(cluster, &image()?, &[])?;
             anyhow::Ok(s3)
         };
