@@ -11,7 +11,7 @@ use crate::{
     contract::{Outcome, Reason, Report, TaskKind, report::clean},
 };
 
-use super::{Observed, worker_job};
+use super::{Config, Observed, worker_job};
 
 /// How far a worker is.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,8 +83,13 @@ pub fn has_started(observed: &Observed, job: &Job) -> bool {
 
 /// Whether a Job that has not started would be started differently now.
 #[must_use]
-pub fn is_outdated(observed: &Observed, job: &Job, launch: &str) -> bool {
-    annotation(job, worker_job::ANNOTATION_LAUNCH) != Some(launch) && !has_started(observed, job)
+pub fn is_outdated(config: &Config, observed: &Observed, job: &Job, launch: &str, now: Timestamp) -> bool {
+    let other_launch = annotation(job, worker_job::ANNOTATION_LAUNCH) != Some(launch);
+    let other_installation = annotation(job, worker_job::ANNOTATION_INSTALLATION)
+        .is_some_and(|made_for| made_for != worker_job::installation_hash(config));
+    // An upgrade restarts nothing that can run; but it may be the remedy for what cannot, such as another image.
+    let remedied = other_installation && trouble(observed, job, now).is_some();
+    (other_launch || remedied) && !has_started(observed, job)
 }
 
 /// How far the worker of this Job is.

@@ -141,7 +141,8 @@ fn current_job<'a>(scene: &Scene<'a>, draft: &mut Draft, inputs: &str, drift_inp
     for job in scene.observed.jobs.iter().filter(|job| attempt::serves(job, TaskKind::Inspect, None)) {
         let fits = attempt::has_inputs(job, inputs) || attempt::has_inputs(job, drift_inputs);
         let fresh = attempt::number(job) > recorded && job.metadata.deletion_timestamp.is_none();
-        if fits && fresh && current.is_none() && !attempt::is_outdated(scene.observed, job, &launch) {
+        let outdated = attempt::is_outdated(scene.config, scene.observed, job, &launch, scene.now);
+        if fits && fresh && current.is_none() && !outdated {
             current = Some(job);
         } else {
             draft.retire(job);

@@ -193,7 +193,7 @@ pub(super) fn current_job<'a>(
             && attempt::has_inputs(job, inputs)
             && attempt::number(job) > recorded
             && job.metadata.deletion_timestamp.is_none()
-            && !attempt::is_outdated(scene.observed, job, launch)
+            && !attempt::is_outdated(scene.config, scene.observed, job, launch, scene.now)
     });
     retire(scene, draft, volume, current);
     current

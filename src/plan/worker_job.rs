@@ -36,6 +36,8 @@ use super::{
 pub const CONTAINER: &str = "worker";
 /// Annotation with the hash of how the pod is to be started: a Job whose pod has not started is replaced when it changes.
 pub const ANNOTATION_LAUNCH: &str = "checkpoints.dev/launch";
+/// Annotation with the hash of what the installation adds: a Job that cannot start is replaced when it changes, and no other.
+pub const ANNOTATION_INSTALLATION: &str = "checkpoints.dev/installation";
 
 /// What a Job is made for.
 #[derive(Clone, Debug)]
@@ -68,6 +70,12 @@ pub fn launch_hash(checkpoint: &Checkpoint, placement: Option<&Placement>, node:
     names::hash(&(&checkpoint.spec.worker, &checkpoint.spec.service_account_name, placement, node))
 }
 
+/// Hash of what the installation decides about how a pod starts: the image and the defaults of `spec.worker`.
+#[must_use]
+pub fn installation_hash(config: &Config) -> String {
+    names::hash(&(&config.worker_image, &config.worker_image_pull_policy, &config.worker))
+}
+
 /// Builds the Job.
 #[must_use]
 pub fn build(config: &Config, request: &JobRequest<'_>) -> Job {
@@ -79,6 +87,7 @@ pub fn build(config: &Config, request: &JobRequest<'_>) -> Job {
         (ANNOTATION_INPUTS, request.inputs.clone()),
         (ANNOTATION_ATTEMPT, request.attempt.to_string()),
         (ANNOTATION_LAUNCH, launch.clone()),
+        (ANNOTATION_INSTALLATION, installation_hash(config)),
     ];
     annotations.extend(request.target.map(|claim| (ANNOTATION_CLAIM, claim.to_owned())));
     annotations.extend(request.revalidate.clone().map(|value| (ANNOTATION_REVALIDATE, value)));

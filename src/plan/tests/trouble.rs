@@ -145,6 +145,33 @@ fn workers_that_cannot_start_are_named() {
 }
 
 #[test]
+fn an_image_that_cannot_be_pulled_is_healed_by_another_installation() {
+    let mut life = Life::new(volume());
+    life.pass();
+    life.world.start_pods();
+    let stuck = |life: &mut Life| {
+        let pod = life.world.pods().keys().next().unwrap().clone();
+        life.world.edit_pod(&pod, |pod| {
+            pod.status = serde_json::from_value(json!({"phase": "Pending", "containerStatuses": [{
+                "name": "worker", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}},
+            }]}))
+            .unwrap();
+        });
+    };
+    stuck(&mut life);
+    let job_uid = |life: &Life| life.world.jobs().values().next().unwrap().metadata.uid.clone();
+    let first = job_uid(&life);
+    life.pass();
+    assert_eq!(life.condition(ConditionType::SourceReachable), "Unknown WorkerNotStarting");
+    assert_eq!(job_uid(&life), first, "the same installation would do the same");
+    life.config.worker_image = "image:2".to_owned();
+    life.run(60);
+    assert_eq!(life.condition(ConditionType::Ready), "True Ready");
+    assert_eq!(life.performed, [TaskKind::Inspect, TaskKind::Load]);
+}
+
+#[test]
 fn quotas_are_named_and_healed() {
     for (kind, condition) in [(Kind::Claim, ConditionType::Materialized), (Kind::Job, ConditionType::SourceReachable)] {
         let mut life = Life::new(volume());
