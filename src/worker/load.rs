@@ -39,15 +39,7 @@ pub(super) async fn load(
     let (listing, wanted) = wanted(load, storage).await?;
     let (shelf, work) = prepare(volume, storage.uri(), wanted.clone()).await?;
     check_space(&shelf, &work)?;
-    let kept = work.keep.iter().chain(&work.finish).map(|record| record.size).sum();
-    progress.update(|progress| {
-        progress.stage = Stage::Copying;
-        progress.files_total = wanted.len() as u64;
-        progress.files_done = (work.keep.len() + work.finish.len()) as u64;
-        progress.bytes_total = wanted.iter().map(|entry| entry.size).sum();
-        progress.bytes_done = kept;
-        progress.bytes_kept = kept;
-    });
+    let kept = announce(&work, &wanted, progress);
     let mut done: BTreeMap<String, Record> =
         work.keep.iter().chain(&work.finish).map(|record| (record.path.clone(), record.clone())).collect();
     let mut fetch = work.fetch.clone();
@@ -139,6 +131,20 @@ fn check_space(shelf: &Shelf, work: &Work) -> Result<(), Failure> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Says how much there is to do. The bytes that need not be fetched any more.
+fn announce(work: &Work, wanted: &[Entry], progress: &ProgressSink) -> u64 {
+    let kept = work.keep.iter().chain(&work.finish).map(|record| record.size).sum();
+    progress.update(|progress| {
+        progress.stage = Stage::Copying;
+        progress.files_total = wanted.len() as u64;
+        progress.files_done = (work.keep.len() + work.finish.len()) as u64;
+        progress.bytes_total = wanted.iter().map(|entry| entry.size).sum();
+        progress.bytes_done = kept;
+        progress.bytes_kept = kept;
+    });
+    kept
 }
 
 /// Removes what is not wanted and finishes what only lacks its name. The manifest goes first: it describes what was.

@@ -43,6 +43,7 @@ pub struct Server {
 }
 
 /// The server, started by whoever needs it first.
+#[expect(clippy::expect_used, reason = "a helper of tests, which the lint does not see as one")]
 pub fn server() -> &'static Server {
     static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start().expect("SeaweedFS starts"));
     &SERVER
