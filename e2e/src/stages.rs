@@ -2,6 +2,7 @@
 
 mod chart;
 mod commands;
+mod readme;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -29,6 +30,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "release", what: "the product as it ships", run: commands::release },
     Stage { name: "up", what: "the one-node cluster", run: commands::up },
     Stage { name: "cluster", what: "the tests on the cluster, inside its network", run: commands::cluster },
+    Stage { name: "readme", what: "the README's own commands", run: readme::check },
 ];
 
 enum Outcome {
