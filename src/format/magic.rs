@@ -40,13 +40,21 @@ pub(super) fn sniff(start: &[u8], path: &str, size: u64) -> Magic {
     if size <= LFS_POINTER_LIMIT && start.starts_with(LFS_POINTER) {
         return Magic::LfsPointer;
     }
-    if matches!(start, [0x80, 0..=5, ..]) {
+    if matches!(start, [0x80, 0..=5, ..]) && !stops_at_zero(start) {
         return Magic::Pickle("a pickle");
     }
     if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
         return Magic::Pickle("a zip archive, which may hold pickles");
     }
     if names::is_pickle(path) { pickle_name(start, path) } else { Magic::Other }
+}
+
+/// Whether a pickle that begins like this ends with an error before it did anything: zero is no opcode, so only an argument
+/// that spans four zeros lets it go on. Safetensors files whose header is 640 bytes long begin like this, among others.
+fn stops_at_zero(start: &[u8]) -> bool {
+    let spans =
+        |opcode: u8| b"BCFGIJLPSTUVXcgijpr".contains(&opcode) || matches!(opcode, 0x84 | 0x8A..=0x8E | 0x95 | 0x96);
+    matches!(start, [_, _, first, second, 0, 0, 0, 0, ..] if !spans(*first) && !spans(*second))
 }
 
 /// A name that pickles have: only content that is known to be something else is harmless.
@@ -101,6 +109,12 @@ mod tests {
             (b"\x80\x05", "config.json", true),
             (b"\x80\x06", "data.raw", false),
             (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "model", true),
+            (b"\x80\x02\0\0\0\0\0\0{", "model.safetensors", false),
+            (b"\x80\x05\x01\0\0\0\0\0{", "model.safetensors", false),
+            (b"\x80\x05}\x94\0\0\0\0{", "model.safetensors", false),
+            (b"\x80\x02X\x01\0\0\0\0{", "model.safetensors", true),
+            (b"\x80\x02}J\0\0\0\0{", "model.safetensors", true),
+            (b"\x80\x02\0\0\0\0\0", "model.safetensors", true),
             (b"PK\x03\x04", "anything", true),
             (b"PK\x05\x06", "empty.dat", true),
             (b"\x1f\x8b\x08", "dump.pkl", true),

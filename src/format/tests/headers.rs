@@ -86,6 +86,16 @@ fn legal_edges_are_accepted() {
     }
 }
 
+/// The length comes first, and 640 as a number is how a pickle of protocol 2 begins.
+#[test]
+fn lengths_that_look_like_a_pickle_are_accepted() {
+    for length in [0x80, 0x180, 0x280, 0x380, 0x480, 0x580, 0x1_0280] {
+        let mut header = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#.to_owned();
+        header.extend(std::iter::repeat_n(' ', length - header.len()));
+        assert_good(&judge(safetensors(&header, 4)));
+    }
+}
+
 #[test]
 fn facts_come_from_the_header() {
     let header = r#"{"__metadata__":{"format":"pt","x":"y"},"a":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},
