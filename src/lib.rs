@@ -20,6 +20,8 @@
 //! | [`worker`] | inspects, loads, verifies | storage, files |
 //! | [`controller`] | observes and applies with the Kubernetes API | Kubernetes |
 //! | [`local`] | observes and applies without a cluster | files |
+//! | [`cli`], [`output`] | the command line; tables, progress | terminal |
+//! | [`yaml`] | the one place that reads and writes YAML | none |
 //! | [`runtime`] | telemetry, metrics, probes, shutdown | process |
 //!
 //! `format`, `plan` and `contract` use no async, no clock, no environment and no client, and a test holds that. `worker`,
@@ -28,10 +30,12 @@
 //! member of the API's `Storage`; a new reason is one constant in [`contract::Reason`] and the rule that emits it.
 
 pub mod api;
+pub mod cli;
 pub mod contract;
 pub mod controller;
 pub mod format;
 pub mod local;
+pub mod output;
 pub mod plan;
 pub mod runtime;
 pub mod storage;

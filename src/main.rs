@@ -1,115 +1,79 @@
-//! Parses the command line and hands over. Wiring only.
+//! The program: wires the command line to its parts. Does I/O.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{io::IsTerminal, process::ExitCode};
 
-use checkpoint_operator::{api, contract::TaskKind, controller, plan, runtime, worker, yaml};
-use clap::{Parser, Subcommand};
+use checkpoint_operator::{
+    cli::{self, Arguments, Command, ControllerArguments},
+    controller, local,
+    output::progress::Progress,
+    plan,
+    runtime::{shutdown, telemetry},
+    worker,
+};
+use clap::Parser;
 
-#[derive(Parser)]
-#[command(version, about)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
+type Failure = Box<dyn std::error::Error>;
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Kind {
-    Inspect,
-    Load,
-    Verify,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the controller.
-    Controller {
-        #[arg(long, env = "CHECKPOINT_OPERATOR_WATCH_NAMESPACE", value_delimiter = ',')]
-        watch_namespace: Vec<String>,
-        #[arg(long, env = "CHECKPOINT_OPERATOR_WORKER_IMAGE")]
-        worker_image: String,
-        #[arg(long, env = "CHECKPOINT_OPERATOR_WORKER_IMAGE_PULL_POLICY")]
-        worker_image_pull_policy: Option<String>,
-        #[arg(long, env = "CHECKPOINT_OPERATOR_WORKER_DEFAULTS", default_value = "{}")]
-        worker_defaults: String,
-        #[arg(long, env = "CHECKPOINT_OPERATOR_MAX_WORKERS", default_value_t = 16)]
-        max_workers: usize,
-        #[arg(long, env = "CHECKPOINT_OPERATOR_MAX_WORKERS_PER_NAMESPACE", default_value_t = 8)]
-        max_workers_per_namespace: usize,
-        #[arg(long, env = "CHECKPOINT_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
-        listen: SocketAddr,
-        #[arg(long, env = "CHECKPOINT_OPERATOR_LOG_FORMAT", default_value = "json")]
-        log_format: runtime::telemetry::Format,
-        #[arg(long, env = "CHECKPOINT_OPERATOR_LOG_LEVEL", default_value = "info")]
-        log_level: String,
-        #[arg(long, env = "CHECKPOINT_OPERATOR_CONCURRENCY", default_value_t = 16)]
-        concurrency: u16,
-    },
-    /// Do a worker's task.
-    Worker { kind: Kind },
-    /// Print the CRD.
-    Crd,
-}
-
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let command = match Arguments::parse().command {
+        Command::Crd => return cli::crd(),
+        Command::Completion { shell } => return cli::completion(shell),
+        command => command,
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(problem) => return cli::fail(&problem),
+    };
+    // Fails only when there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match Arguments::parse().command {
-        Command::Crd => {
-            match yaml::to_string(&api::definition()) {
-                Ok(text) => print!("{text}"),
-                Err(error) => {
-                    eprintln!("error: {error}");
-                    return ExitCode::FAILURE;
-                }
-            }
-            ExitCode::SUCCESS
+    let code = runtime.block_on(dispatch(command)).unwrap_or_else(|problem| cli::fail(&problem));
+    // Not waiting for what still runs in the background: everything that matters has ended.
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Controller(arguments) => control(*arguments).await,
+        Command::Worker { task } => {
+            telemetry::install(telemetry::Format::Json, &log_level("info"))?;
+            Ok(worker::run(task.kind()).await)
         }
-        Command::Worker { kind } => {
-            let _ = runtime::telemetry::install(runtime::telemetry::Format::Text, "info");
-            worker::run(match kind {
-                Kind::Inspect => TaskKind::Inspect,
-                Kind::Load => TaskKind::Load,
-                Kind::Verify => TaskKind::Verify,
-            })
-            .await
+        Command::Run(arguments) => {
+            telemetry::install(telemetry::Format::Text, &log_level("error"))?;
+            let progress = Progress::new(std::io::stderr().is_terminal(), true);
+            Ok(cli::run::run(arguments, &local::InProcess, &progress, &shutdown::token()?).await)
         }
-        Command::Controller {
-            watch_namespace,
-            worker_image,
-            worker_image_pull_policy,
-            worker_defaults,
-            max_workers,
-            max_workers_per_namespace,
-            listen,
-            log_format,
-            log_level,
-            concurrency,
-        } => {
-            let run = async {
-                runtime::telemetry::install(log_format, &log_level)?;
-                let settings = controller::Settings {
-                    watch_namespaces: watch_namespace,
-                    config: plan::Config {
-                        worker_image,
-                        worker_image_pull_policy,
-                        worker: serde_json::from_str(&worker_defaults)?,
-                    },
-                    max_workers,
-                    max_workers_per_namespace,
-                    concurrency,
-                    listen,
-                };
-                let client = kube::Client::try_default().await?;
-                controller::run(client, settings, runtime::shutdown::token()?).await?;
-                Ok::<_, Box<dyn std::error::Error>>(())
-            };
-            match run.await {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("error: {error}");
-                    ExitCode::FAILURE
-                }
-            }
+        Command::Inspect(arguments) => {
+            telemetry::install(telemetry::Format::Text, &log_level("error"))?;
+            let progress = Progress::new(std::io::stderr().is_terminal(), false);
+            Ok(cli::inspect::inspect(&arguments, &local::InProcess, &progress, &shutdown::token()?).await)
         }
+        Command::Crd | Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
+}
+
+async fn control(arguments: ControllerArguments) -> Result<ExitCode, Failure> {
+    telemetry::install(arguments.log_format, &arguments.log_level)?;
+    let shutdown = shutdown::token()?;
+    let client = kube::Client::try_default().await?;
+    let settings = controller::Settings {
+        watch_namespaces: arguments.watch_namespaces,
+        config: plan::Config {
+            worker_image: arguments.worker_image,
+            worker_image_pull_policy: arguments.worker_image_pull_policy,
+            worker: arguments.worker_defaults,
+        },
+        max_workers: arguments.max_workers,
+        max_workers_per_namespace: arguments.max_workers_per_namespace,
+        concurrency: arguments.concurrency,
+        listen: arguments.listen,
+    };
+    controller::run(client, settings, shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `RUST_LOG`, as other Rust programs understand it.
+fn log_level(default: &str) -> String {
+    std::env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned())
 }

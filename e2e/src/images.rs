@@ -18,6 +18,8 @@ use crate::{paths, python};
 pub const PAUSE: &str = "e2e.local/pause:1";
 /// A shell and the usual tools, for consumer pods.
 pub const BUSYBOX: &str = "e2e.local/busybox:1";
+/// The same image under the name that the repository's examples use, so that they run here word for word.
+const BUSYBOX_OF_EXAMPLES: &str = "docker.io/library/busybox:1.37";
 /// The name server.
 pub const COREDNS: &str = "e2e.local/coredns:1";
 /// The S3 server.
@@ -79,6 +81,9 @@ pub fn import_base(cluster: &Cluster) -> Result<()> {
         image.link(format!("/bin/{tool}"), "busybox")
     });
     import_once(cluster, BUSYBOX, &shell)?;
+    if !is_imported(cluster, BUSYBOX_OF_EXAMPLES)? {
+        capture(cluster.ctr().args(["images", "tag", BUSYBOX, BUSYBOX_OF_EXAMPLES]))?;
+    }
     import_once(cluster, COREDNS, &Image::starting(&["/coredns"]).file("/coredns", Tool::CoreDns.binary("coredns")?))
 }
 

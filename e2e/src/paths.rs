@@ -23,8 +23,19 @@ pub fn of_this_crate(relative: &str) -> PathBuf {
 #[must_use]
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace());
+    in_workspace(&mut cargo);
     cargo
+}
+
+/// Puts a command into the workspace, without what `cargo run` told us about our own package.
+pub fn in_workspace(command: &mut Command) {
+    command.current_dir(workspace());
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
 }
 
 /// Cargo's target folder.

@@ -1,15 +1,15 @@
-//! The seam to the worker: what a Job does in a pod is done in this process. No I/O of its own.
+//! The seam to the worker: what a Job does in a pod is done in this process. Does I/O through the worker.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 
-use crate::contract::{Report, Task};
+use crate::{
+    contract::{Report, Task},
+    storage::Mounts,
+    worker::{self, Progress, ProgressSink},
+};
 
 /// Carries out tasks.
 pub trait Perform: Send + Sync {
@@ -21,23 +21,6 @@ pub trait Perform: Send + Sync {
         meter: &'a Meter,
         cancel: CancellationToken,
     ) -> BoxFuture<'a, Report>;
-}
-
-/// Where the things are that a task refers to.
-#[derive(Clone, Debug, Default)]
-pub struct Mounts {
-    /// Folder with one file a key of the Secret.
-    pub credentials: PathBuf,
-    /// File with the certificate authorities.
-    pub ca: PathBuf,
-    /// Root of the claim that is the source.
-    pub source: PathBuf,
-    /// Root of the volume to fill or to verify.
-    pub volume: Option<PathBuf>,
-    /// The inline data as the user wrote it.
-    pub inline: Option<String>,
-    /// Environment variables that carry the user's own identity.
-    pub identity: BTreeMap<String, String>,
 }
 
 /// How far a task is. Counts are zero until they are known.
@@ -69,6 +52,46 @@ impl Meter {
     #[must_use]
     pub fn read(&self) -> Amounts {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<Progress> for Amounts {
+    fn from(progress: Progress) -> Self {
+        Self {
+            files_done: progress.files_done,
+            files_total: progress.files_total,
+            bytes_done: progress.bytes_done,
+            bytes_total: progress.bytes_total,
+            bytes_kept: progress.bytes_kept,
+        }
+    }
+}
+
+/// The worker, as pods run it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InProcess;
+
+impl Perform for InProcess {
+    fn perform<'a>(
+        &'a self,
+        task: &'a Task,
+        mounts: Mounts,
+        meter: &'a Meter,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'a, Report> {
+        async move {
+            let sink = ProgressSink::default();
+            let mut changes = sink.subscribe();
+            let work = worker::perform(task, &mounts, &sink, cancel);
+            tokio::pin!(work);
+            loop {
+                tokio::select! {
+                    report = &mut work => return report,
+                    Ok(()) = changes.changed() => meter.set((*changes.borrow_and_update()).into()),
+                }
+            }
+        }
+        .boxed()
     }
 }
 

@@ -15,15 +15,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Checkpoint,
-    contract::{ConditionType, Outcome, Reason, Report, Task, TaskKind, environment, exit},
+    contract::{ConditionType, Reason, Report, Task, TaskKind, environment},
     plan::{Config, Plan, plan},
+    storage::Mounts,
+    worker,
 };
 
 use super::{
     Documents,
     folders::Folders,
     keyring::Keyring,
-    perform::{Display, Meter, Mounts, Perform},
+    perform::{Display, Meter, Perform},
     world::{World, WriteError},
 };
 
@@ -231,12 +233,8 @@ impl Laptop<'_> {
             return Err(LocalError::Interrupted);
         }
         self.display.end(&report);
-        let code = match report.outcome {
-            Outcome::Good | Outcome::Bad => exit::DONE,
-            Outcome::Failed => report.reason.map_or(exit::RETRY, exit::code),
-        };
         self.tick();
-        self.world.finish_job(name, &report, code);
+        self.world.finish_job(name, &report, worker::exit_code(&report));
         Ok(report)
     }
 

@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     api::Phase,
     contract::{
-        Selection, SourceFacts, VERSION,
+        Outcome, Selection, SourceFacts, VERSION,
         digest::{filter_hash, fingerprint},
         manifest::{self, Manifest, ManifestFile},
     },
@@ -322,4 +322,25 @@ async fn secrets_come_from_the_manifest_a_folder_or_the_environment() {
     let keyring = Keyring::new(&Documents::default(), bench.settings.secrets.clone(), BTreeMap::new()).unwrap();
     assert_eq!(fs::read_to_string(keyring.authorities("default", "ca", "ca.crt").unwrap()).unwrap(), "PEM");
     assert!(!keyring.credentials("default", "../keys").unwrap().exists());
+}
+
+#[tokio::test]
+async fn the_real_worker_fills_the_folders() {
+    let bench = Bench::new();
+    let source = bench.volume("source/deep");
+    fs::create_dir_all(&source).unwrap();
+    fs::write(source.join("weights.raw"), vec![7; 100_000]).unwrap();
+    fs::write(source.join("notes.json"), "{}").unwrap();
+    let text = "apiVersion: checkpoints.dev/v1alpha1\nkind: Checkpoint\nmetadata: {name: a}\nspec: {path: \"pvc://source/deep\", volumes: [{claimName: all}, {claimName: some, include: [\"*.json\"]}]}\n---\napiVersion: checkpoints.dev/v1alpha1\nkind: Checkpoint\nmetadata: {name: b}\nspec: {storage: {inline: {json: '{\"epoch\": 3}'}}, volumes: [{claimName: dict}]}\n";
+    let mut documents = Documents::default();
+    documents.read("test", text).unwrap();
+    for _ in 0..2 {
+        let token = CancellationToken::new();
+        let worker = crate::local::InProcess;
+        let runs = run(&bench.settings, &documents, &worker, &bench.display, &token).await.unwrap();
+        assert_eq!(runs.iter().map(|run| ready(&run.checkpoint).1).collect::<Vec<_>>(), ["Ready", "Ready"]);
+        assert_eq!(fs::read(bench.volume("all/weights.raw")).unwrap(), vec![7; 100_000]);
+        assert!(!bench.volume("some/weights.raw").exists() && bench.volume("some/notes.json").exists());
+        assert_eq!(fs::read_to_string(bench.volume("dict/checkpoint.json")).unwrap(), "{\"epoch\": 3}");
+    }
 }

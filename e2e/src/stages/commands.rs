@@ -49,7 +49,8 @@ pub fn deny(_: &[String]) -> Result<()> {
         run(install.env_remove("CARGO_TARGET_DIR"))
     })?;
     let mut deny = Command::new(installed.join("bin/cargo-deny"));
-    run(deny.args(["--workspace", "check", "bans", "licenses", "sources"]).current_dir(paths::workspace()))
+    paths::in_workspace(&mut deny);
+    run(deny.args(["--workspace", "check", "bans", "licenses", "sources"]))
 }
 
 /// The release build.

@@ -279,13 +279,13 @@ pub fn model(shards: u32, mebibytes: u32) -> Result<PathBuf> {
 
 /// `sha256sum` of a folder's files, as [`HASHES_OF_VOLUME`] prints it.
 pub fn hashes_of(folder: &Path) -> Result<String> {
-    let line = "find . -type f | sort | xargs sha256sum";
+    let line = "find . -type f -print0 | sort -z | xargs -0 sha256sum";
     capture(std::process::Command::new("sh").args(["-c", line]).env("LC_ALL", "C").current_dir(folder))
 }
 
 /// A shell line for a consumer that prints the hashes of the volume's files, ours left out.
 pub const HASHES_OF_VOLUME: &str =
-    "cd /volume; find . -type f | grep -v '^./.checkpoint/' | LC_ALL=C sort | xargs sha256sum";
+    "cd /volume; find . -type f -not -path './.checkpoint/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum";
 
 /// The text at a JSON pointer, empty when there is none.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {

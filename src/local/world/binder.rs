@@ -30,7 +30,7 @@ impl World {
                 continue;
             };
             match self.volumes.get(volume_name) {
-                Some(volume) if is_for(volume, &claim) => self.bind(&claim, &volume_name.to_owned()),
+                Some(volume) if is_for(volume, &claim) => self.bind(&claim, volume_name),
                 _ if was_bound => self.set_phase(&name, "Lost"),
                 _ => {}
             }

@@ -128,7 +128,7 @@ fn conditions(world: &World, job: &str) -> Vec<(String, String)> {
     conditions.into_iter().map(|condition| (condition.type_, condition.reason.unwrap_or_default())).collect()
 }
 
-fn conflict(result: Result<(), WriteError>) -> bool {
+fn conflict(result: &Result<(), WriteError>) -> bool {
     matches!(result, Err(WriteError::Conflict(_)))
 }
 
@@ -230,11 +230,11 @@ fn preconditions_are_kept() {
     create_claim(&mut world, "target", Some(&volume));
     let name = || "staging".to_owned();
     let other = || "other".to_owned();
-    assert!(conflict(world.apply(&Action::DeleteClaim { name: name(), uid: other() })));
-    assert!(conflict(world.apply(&Action::PatchClaim { name: name(), patch: json!({"metadata": {"uid": "other"}}) })));
-    assert!(conflict(world.apply(&Action::PatchClaim { name: "gone".to_owned(), patch: json!({}) })));
+    assert!(conflict(&world.apply(&Action::DeleteClaim { name: name(), uid: other() })));
+    assert!(conflict(&world.apply(&Action::PatchClaim { name: name(), patch: json!({"metadata": {"uid": "other"}}) })));
+    assert!(conflict(&world.apply(&Action::PatchClaim { name: "gone".to_owned(), patch: json!({}) })));
     let stale = json!({"metadata": {"resourceVersion": "1"}, "spec": {"claimRef": null}});
-    assert!(conflict(world.apply(&Action::PatchVolume { name: volume.clone(), patch: stale })));
+    assert!(conflict(&world.apply(&Action::PatchVolume { name: volume.clone(), patch: stale })));
     assert!(world.apply(&Action::DeleteClaim { name: "gone".to_owned(), uid: other() }).is_ok());
     assert!(world.apply(&Action::DeleteJob { name: "gone".to_owned(), uid: other() }).is_ok());
 
@@ -265,7 +265,7 @@ fn creations_can_be_repeated_unless_another_made_the_object() {
     let mut foreign = claim("foreign", None);
     foreign.metadata.labels = None;
     world.add_claim(foreign);
-    assert!(conflict(world.apply(&Action::CreateClaim(Box::new(claim("foreign", None))))));
+    assert!(conflict(&world.apply(&Action::CreateClaim(Box::new(claim("foreign", None))))));
     let mut other = job("load", "target");
     other.metadata.owner_references.as_mut().unwrap()[0].uid = "other".to_owned();
     assert_eq!(refused(world.apply(&Action::CreateJob(Box::new(other)))), 409);

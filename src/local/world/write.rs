@@ -174,14 +174,15 @@ fn expect_uid(object: &str, metadata: &ObjectMeta, uid: &str) -> Result<(), Conf
 
 fn valid_name(object: &str, metadata: &ObjectMeta) -> Result<(), WriteError> {
     let name = name_of(metadata);
-    if is_dns_subdomain(name) {
-        let labels = metadata.labels.iter().flatten();
-        for (key, value) in labels.filter(|(_, value)| value.len() > 63) {
-            return Err(refused(object, 422, format!("the label {key} is longer than 63 characters: {value}")));
-        }
-        return Ok(());
+    if !is_dns_subdomain(name) {
+        return Err(refused(object, 422, format!("{name:?} is not a valid name")));
     }
-    Err(refused(object, 422, format!("{name:?} is not a valid name")))
+    match metadata.labels.iter().flatten().find(|(_, value)| value.len() > 63) {
+        Some((key, value)) => {
+            Err(refused(object, 422, format!("the label {key} is longer than 63 characters: {value}")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Whether a text can be the name of most objects: RFC 1123 subdomain, at most 253 characters.

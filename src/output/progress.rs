@@ -1,0 +1,194 @@
+//! Progress on standard error: a bar with rate and time left on a terminal, plain lines otherwise. Does I/O.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    contract::{Outcome, Report, Transfer},
+    local::{Amounts, Display},
+    plan::quantity::human,
+};
+
+use super::table::{count, duration};
+
+/// How often plain lines say how far a task is.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+const BYTES: &str = "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
+const COUNTS: &str = "{msg} [{bar:30}] {pos}/{len} files";
+const SPINNER: &str = "{spinner} {msg}";
+
+/// Shows how far tasks are.
+#[derive(Debug)]
+pub struct Progress {
+    terminal: bool,
+    results: bool,
+    task: Mutex<Task>,
+}
+
+#[derive(Debug)]
+struct Task {
+    bar: ProgressBar,
+    template: &'static str,
+    what: String,
+    begun: Instant,
+    said: Instant,
+}
+
+impl Progress {
+    /// On a terminal, bars; else lines. With `results`, a line also says how each task ended.
+    #[must_use]
+    pub fn new(terminal: bool, results: bool) -> Self {
+        let task = Task {
+            bar: ProgressBar::hidden(),
+            template: "",
+            what: String::new(),
+            begun: Instant::now(),
+            said: Instant::now(),
+        };
+        Self { terminal, results, task: Mutex::new(task) }
+    }
+
+    fn task(&self) -> MutexGuard<'_, Task> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Task {
+    fn draw(&mut self, template: &'static str) {
+        if self.template != template {
+            self.template = template;
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                self.bar.set_style(style.progress_chars("=> "));
+            }
+        }
+    }
+}
+
+impl Display for Progress {
+    fn begin(&self, what: &str) {
+        let mut task = self.task();
+        what.clone_into(&mut task.what);
+        task.begun = Instant::now();
+        task.said = task.begun;
+        if self.terminal {
+            task.bar = ProgressBar::new(0).with_message(what.to_owned());
+            task.template = "";
+            task.draw(SPINNER);
+        } else if self.results {
+            eprintln!("{what}");
+        }
+    }
+
+    fn progress(&self, amounts: Amounts) {
+        let mut task = self.task();
+        if self.terminal {
+            if amounts.bytes_total > 0 {
+                task.draw(BYTES);
+                // What an earlier run had left is no part of the rate.
+                if task.bar.length() != Some(amounts.bytes_total) {
+                    task.bar.set_length(amounts.bytes_total);
+                    task.bar.set_position(amounts.bytes_kept);
+                    task.bar.reset_eta();
+                }
+                task.bar.set_position(amounts.bytes_done);
+            } else if amounts.files_total > 0 {
+                task.draw(COUNTS);
+                task.bar.set_length(amounts.files_total);
+                task.bar.set_position(amounts.files_done);
+            } else {
+                task.bar.tick();
+            }
+        } else if task.said.elapsed() >= LINE_INTERVAL {
+            task.said = Instant::now();
+            if let Some(line) = line(amounts, task.begun.elapsed()) {
+                eprintln!("{}: {line}", task.what);
+            }
+        }
+    }
+
+    fn end(&self, report: &Report) {
+        let task = self.task();
+        task.bar.finish_and_clear();
+        if !self.results {
+            return;
+        }
+        let took = duration(task.begun.elapsed());
+        let result = match (report.outcome, report.reason) {
+            (Outcome::Good, _) => "done".to_owned(),
+            (_, Some(reason)) => format!("{reason}: {}", report.message),
+            (_, None) => report.message.clone(),
+        };
+        let moved = report.transfer.as_ref().map(moved).unwrap_or_default();
+        eprintln!("{}: {result} ({took}{moved})", task.what);
+    }
+
+    fn note(&self, text: &str) {
+        eprintln!("{text}");
+    }
+}
+
+/// What a task moved, to be added to the time it took.
+fn moved(transfer: &Transfer) -> String {
+    let mut out = String::new();
+    if transfer.bytes_fetched > 0 {
+        let seconds = Duration::from_millis(transfer.milliseconds.max(1)).as_secs_f64();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
+        let rate = (transfer.bytes_fetched as f64 / seconds) as u64;
+        out.extend([", ", &human(transfer.bytes_fetched), " fetched at ", &human(rate), "/s"]);
+    }
+    if transfer.bytes_kept > 0 {
+        out.extend([", ", &human(transfer.bytes_kept), " were there already"]);
+    }
+    out
+}
+
+/// How far a task is, and how long it will take at the mean rate so far.
+fn line(amounts: Amounts, elapsed: Duration) -> Option<String> {
+    if amounts.bytes_total == 0 {
+        return (amounts.files_total > 0)
+            .then(|| format!("{} of {} files", count(amounts.files_done), count(amounts.files_total)));
+    }
+    let moved = amounts.bytes_done.saturating_sub(amounts.bytes_kept);
+    let rate = moved as f64 / elapsed.as_secs_f64().max(0.001);
+    let left = amounts.bytes_total.saturating_sub(amounts.bytes_done) as f64 / rate;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
+    let rate = rate as u64;
+    let left = Duration::try_from_secs_f64(left).map_or_else(|_| "?".to_owned(), duration);
+    let (done, total) = (human(amounts.bytes_done), human(amounts.bytes_total));
+    let percent = u128::from(amounts.bytes_done) * 100 / u128::from(amounts.bytes_total);
+    Some(format!("{done} of {total} ({percent}%), {}/s, {left} left", human(rate)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_tell_rate_and_time_left() {
+        let amounts = Amounts { bytes_done: 3 << 20, bytes_total: 13 << 20, bytes_kept: 1 << 20, ..Amounts::default() };
+        let shown = line(amounts, Duration::from_secs(2)).unwrap();
+        assert_eq!(shown, "3.0 MiB of 13.0 MiB (23%), 1.0 MiB/s, 10s left");
+        let shown = line(Amounts { bytes_total: 5, ..Amounts::default() }, Duration::ZERO).unwrap();
+        assert_eq!(shown, "0 B of 5 B (0%), 0 B/s, ? left");
+        assert_eq!(line(Amounts { files_total: 2, ..Amounts::default() }, Duration::ZERO).unwrap(), "0 of 2 files");
+        assert_eq!(line(Amounts::default(), Duration::ZERO), None);
+    }
+
+    #[test]
+    fn what_was_moved_is_said() {
+        let transfer = Transfer { bytes_fetched: 2 << 20, bytes_kept: 1024, milliseconds: 2000, ..Transfer::default() };
+        assert_eq!(moved(&transfer), ", 2.0 MiB fetched at 1.0 MiB/s, 1.0 KiB were there already");
+        assert_eq!(moved(&Transfer::default()), "");
+    }
+
+    #[test]
+    fn templates_are_valid() {
+        for template in [BYTES, COUNTS, SPINNER] {
+            ProgressStyle::with_template(template).unwrap();
+        }
+    }
+}
