@@ -23,10 +23,10 @@ async fn verdict(scene: &Scene, spec: &Value) -> Result<Option<String>> {
 /// What the API server says of a spec that replaces the one of an existing object.
 async fn update_verdict(scene: &Scene, name: &str, spec: &Value) -> Result<Option<String>> {
     let api = scene.kube.api(CHECKPOINT, &scene.namespace).await?;
-    let mut object = api.get(name).await?;
-    object.data["spec"] = spec.clone();
-    let dry = PostParams { dry_run: true, ..PostParams::default() };
-    refusal(api.replace(name, &dry, &object).await)
+    // A patch, because the controller writes the status of these objects meanwhile and a replacement would conflict.
+    let patch = serde_json::from_value(json!([{"op": "replace", "path": "/spec", "value": spec}]))?;
+    let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+    refusal(api.patch(name, &dry, &Patch::<()>::Json(patch)).await)
 }
 
 fn refusal<T>(answer: kube::Result<T>) -> Result<Option<String>> {

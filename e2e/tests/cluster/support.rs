@@ -18,6 +18,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write;
+use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -63,6 +64,8 @@ pub struct Scene {
     pub s3: S3,
     pub namespace: String,
     _turn: Turn,
+    /// Another process that runs the same test on this cluster waits until this one is done with the namespace.
+    _place: File,
 }
 
 /// Runs a test beside others. `name` becomes its namespace and bucket: lower case, digits and hyphens, at most 63.
@@ -119,6 +122,7 @@ impl Scene {
     async fn set_up(name: &str, turn: Turn) -> Result<Self> {
         let cluster = Cluster::from_environment()?;
         cluster.require_entered()?;
+        let place = lock(&cluster.root().join("places").join(name))?;
         let s3 = install(&cluster)?;
         let kube = Kube::connect(&cluster).await?;
         kube.delete_namespace(name).await?;
@@ -127,7 +131,7 @@ impl Scene {
         s3.create_bucket(name)?;
         let left: Vec<_> = s3.list(name, "")?.into_iter().map(|object| object.key).collect();
         s3.delete(name, &left.iter().map(String::as_str).collect::<Vec<_>>())?;
-        Ok(Self { cluster, kube, s3, namespace: name.to_owned(), _turn: turn })
+        Ok(Self { cluster, kube, s3, namespace: name.to_owned(), _turn: turn, _place: place })
     }
 
     /// The test's bucket, named like its namespace.
@@ -162,10 +166,12 @@ impl Scene {
 
     /// A Checkpoint of the test's namespace.
     pub fn manifest(&self, name: &str, spec: Value) -> Value {
-        json!({
+        let mut manifest = json!({
             "apiVersion": "checkpoints.dev/v1alpha1", "kind": "Checkpoint",
-            "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
-        })
+            "metadata": {"name": name, "namespace": self.namespace},
+        });
+        manifest["spec"] = spec;
+        manifest
     }
 
     /// A pod that mounts a claim at `/volume` and runs a shell line once.
