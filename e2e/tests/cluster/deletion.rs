@@ -142,7 +142,8 @@ async fn deletion_leaves_a_claim_that_a_new_checkpoint_adopts_after_reading_it()
 async fn deletion_leaves_a_claim_that_is_not_adopted_once_a_pod_changed_a_byte() -> Result<()> {
     shared("deletion-changed", async |scene| {
         let (spec, left) = leave_a_claim(scene).await?;
-        let change = "printf X | dd of=/volume/weights.dat bs=1 count=1 conv=notrunc 2>/dev/null; cat /volume/weights.dat";
+        let change =
+            "printf X | dd of=/volume/weights.dat bs=1 count=1 conv=notrunc 2>/dev/null; cat /volume/weights.dat";
         assert_eq!(scene.output_of("writer", "data", change).await?, "X123456789");
         let start = audit::mark(&scene.cluster)?;
         scene.checkpoint("model", spec).await?;

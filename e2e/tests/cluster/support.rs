@@ -53,8 +53,29 @@ static INSTALLED: OnceLock<Result<S3, String>> = OnceLock::new();
 /// Held as long as the test runs.
 #[expect(dead_code, reason = "held, never read")]
 enum Turn {
-    Shared(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
+    Shared(RwLockReadGuard<'static, ()>, File),
+    Alone(RwLockWriteGuard<'static, ()>, File),
+}
+
+impl Turn {
+    async fn shared() -> Result<Self> {
+        Ok(Self::Shared(OPERATOR.read().await, among_processes(File::lock_shared).await?))
+    }
+
+    async fn alone() -> Result<Self> {
+        Ok(Self::Alone(OPERATOR.write().await, among_processes(File::lock).await?))
+    }
+}
+
+/// Several checkouts may test on one cluster: what holds between the tests of a process holds between processes too.
+async fn among_processes(take: fn(&File) -> std::io::Result<()>) -> Result<File> {
+    let file = Cluster::from_environment()?.root().join("operator.turn");
+    tokio::task::spawn_blocking(move || {
+        let file = File::create(file)?;
+        take(&file)?;
+        Ok(file)
+    })
+    .await?
 }
 
 /// One test's place in the cluster: a fresh namespace with credentials, and an empty bucket of the same name.
@@ -70,13 +91,13 @@ pub struct Scene {
 
 /// Runs a test beside others. `name` becomes its namespace and bucket: lower case, digits and hyphens, at most 63.
 pub async fn shared(name: &str, body: impl AsyncFnOnce(&Scene) -> Result<()>) -> Result<()> {
-    act(name, Turn::Shared(OPERATOR.read().await), body).await
+    act(name, Turn::shared().await?, body).await
 }
 
 /// Runs a test that disturbs the operator: no other test of this process runs meanwhile.
 #[allow(dead_code, reason = "for the modules that disturb the operator")]
 pub async fn alone(name: &str, body: impl AsyncFnOnce(&Scene) -> Result<()>) -> Result<()> {
-    act(name, Turn::Alone(OPERATOR.write().await), body).await
+    act(name, Turn::alone().await?, body).await
 }
 
 async fn act(name: &str, turn: Turn, body: impl AsyncFnOnce(&Scene) -> Result<()>) -> Result<()> {

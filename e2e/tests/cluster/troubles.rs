@@ -305,7 +305,7 @@ async fn a_claim_of_somebody_else_stays_untouched() -> Result<()> {
 #[tokio::test]
 async fn a_size_below_the_need_is_refused_before_anything_is_made() -> Result<()> {
     shared("troubles-size", async |scene| {
-        scene.put("run", &[("weights.dat", &[7; 3 << 20])])?;
+        scene.put("run", &[("weights.dat", &vec![7; 3 << 20])])?;
         let mut spec = scene.s3_spec("run", &["data"]);
         spec["volumes"][0]["size"] = json!("2Mi");
         scene.checkpoint("model", spec.clone()).await?;
@@ -332,7 +332,7 @@ async fn a_file_system_that_fills_up_is_told_and_healed_by_room() -> Result<()> 
     shared("troubles-full", async |scene| {
         const FILE: usize = 8 << 20;
         let volume = "troubles-full";
-        scene.put("run", &[("weights.dat", &[7; FILE])])?;
+        scene.put("run", &[("weights.dat", &vec![7; FILE])])?;
         tiny_volume::remove(&scene.cluster, volume)?;
         let folder = tiny_volume::create(&scene.cluster, volume, 24, "1Gi")?;
         // The load ignores this folder, as every file system of this kind has one.
