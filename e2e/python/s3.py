@@ -20,6 +20,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 PARALLEL = 16
+# As many as the protocol allows.
+DELETED_AT_ONCE = 1000
 
 
 @cache
@@ -78,9 +80,12 @@ def list_objects(s3, operation):
 
 
 def delete(s3, operation):
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        for _ in pool.map(lambda key: s3.delete_object(Bucket=operation["bucket"], Key=key), operation["keys"]):
-            pass
+    keys = operation["keys"]
+    for start in range(0, len(keys), DELETED_AT_ONCE):
+        some = [{"Key": key} for key in keys[start : start + DELETED_AT_ONCE]]
+        answer = s3.delete_objects(Bucket=operation["bucket"], Delete={"Objects": some, "Quiet": True})
+        if answer.get("Errors"):
+            raise OSError(f"cannot delete {answer['Errors'][:3]}")
 
 
 def presign(s3, operation):
