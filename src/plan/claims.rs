@@ -16,6 +16,7 @@ use crate::api::{
 use super::{
     Action, Publication,
     names::{self, Role},
+    quantity,
     validate::VolumeIntent,
 };
 
@@ -33,7 +34,7 @@ pub fn staging(checkpoint: &Checkpoint, volume: &VolumeIntent, name: String, byt
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec![format!("{mode:?}")]),
             storage_class_name: volume.volume.storage_class_name.clone(),
-            resources: Some(storage_request(bytes.to_string())),
+            resources: Some(storage_request(quantity::exact(bytes))),
             ..PersistentVolumeClaimSpec::default()
         }),
         status: None,

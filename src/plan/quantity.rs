@@ -39,6 +39,14 @@ pub fn amount_bytes(amount: &Amount) -> Option<u64> {
     bytes(&amount.to_string())
 }
 
+/// Bytes as a quantity that Kubernetes shows as it is: in the largest binary unit that divides them.
+#[must_use]
+pub fn exact(bytes: u64) -> String {
+    let divides = |unit: u128| u64::try_from(unit).ok().filter(|unit| bytes > 0 && bytes.is_multiple_of(*unit));
+    let found = UNITS[..6].iter().rev().find_map(|(suffix, unit)| divides(*unit).map(|unit| (suffix, unit)));
+    found.map_or_else(|| bytes.to_string(), |(suffix, unit)| format!("{}{suffix}", bytes / unit))
+}
+
 /// Bytes for people, such as `14.9 GiB`.
 #[must_use]
 pub fn human(bytes: u64) -> String {
@@ -73,6 +81,14 @@ mod tests {
             ("99999999999Ei", None),
         ] {
             assert_eq!(bytes(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn exact_quantities_read_back() {
+        for (number, text) in [(69_206_016, "66Mi"), (20 << 30, "20Gi"), (1 << 60, "1Ei"), (1025, "1025"), (0, "0")] {
+            assert_eq!(exact(number), text);
+            assert_eq!(bytes(text), Some(number));
         }
     }
 

@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn lives() -> Vec<(&'static str, fn() -> Life)> {
+/// A name, and how such a life begins.
+type Kind = (&'static str, fn() -> Life);
+
+fn lives() -> Vec<Kind> {
     vec![
         ("publish", || Life::new(spec(json!([{"claimName": "a"}, {"claimName": "b", "deletionPolicy": "Delete"}])))),
         ("retry", || {

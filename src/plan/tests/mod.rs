@@ -132,8 +132,8 @@ impl Life {
 
     fn try_pass(&mut self) -> Result<bool, Crashed> {
         let mut observed = self.world.observe(self.checkpoint());
-        let mut plan = super::plan(&self.config, &observed, self.world.now());
-        for action in &plan.actions {
+        let mut planned = plan(&self.config, &observed, self.world.now());
+        for action in &planned.actions {
             self.check(action);
             match self.write(|world| world.apply(action))? {
                 Ok(()) => {}
@@ -141,19 +141,19 @@ impl Life {
                 Err(WriteError::Conflict(_)) => return Ok(true),
             }
         }
-        let wrote = plan.actions.len() > observed.refusals.len();
+        let wrote = planned.actions.len() > observed.refusals.len();
         if !observed.refusals.is_empty() {
-            plan = super::plan(&self.config, &observed, self.world.now());
+            planned = plan(&self.config, &observed, self.world.now());
         }
-        if self.checkpoint().status.as_ref() == Some(&plan.status) {
+        if self.checkpoint().status.as_ref() == Some(&planned.status) {
             return Ok(wrote);
         }
         let uid = self.uid.clone();
         let _written = self.write(|world| {
-            world.write_status(&uid, plan.status);
+            world.write_status(&uid, planned.status);
             Ok(())
         })?;
-        self.events.extend(plan.events);
+        self.events.extend(planned.events);
         Ok(true)
     }
 
@@ -292,6 +292,7 @@ impl Life {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "call sites write json! literals")]
 pub(super) fn add(world: &mut World, name: &str, spec: Value) -> String {
     let checkpoint: Checkpoint = serde_json::from_value(json!({
         "apiVersion": "checkpoints.dev/v1alpha1", "kind": "Checkpoint",
@@ -309,6 +310,7 @@ pub(super) fn task(world: &World, job: &str) -> Task {
     serde_json::from_slice(&BASE64_STANDARD.decode(text).unwrap()).unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "call sites write json! literals")]
 pub(super) fn spec(volumes: Value) -> Value {
     json!({"path": "llama", "storage": {"s3": {"bucket": "models"}}, "volumes": volumes})
 }
