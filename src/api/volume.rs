@@ -90,7 +90,7 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub tolerations: Vec<Toleration>,
-    /// Affinity rules, as in a pod's `affinity`.
+    /// Affinity rules, as in a pod's `affinity`. A change of them reaches work that has not started yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "open_object")]
     pub affinity: Option<serde_json::Value>,
