@@ -263,11 +263,11 @@ async fn end_state(scene: &Scene, namespace: &str, uid: &str) -> Result<Now<Valu
     })))
 }
 
-async fn every_death(scene: &Scene, policy: &str) -> Result<()> {
+async fn every_death(scene: &Scene, policy: &str, kinds: &[fn(usize) -> Death]) -> Result<()> {
     let undisturbed = live(scene, policy, Death::Never).await?;
     ensure!(undisturbed.end["bytes"] == DATA, "{}", undisturbed.end);
     // Some writes depend on how changes fall together, so a life may have a few more.
-    let deaths = (1..=undisturbed.writes + 2).flat_map(|number| [Death::Before(number), Death::After(number)]);
+    let deaths = (1..=undisturbed.writes + 2).flat_map(|number| kinds.iter().map(move |kind| kind(number)));
     let lives: Vec<_> = stream::iter(deaths)
         .map(|death| live(scene, policy, death))
         .buffer_unordered(LIVES_AT_ONCE)
@@ -279,19 +279,25 @@ async fn every_death(scene: &Scene, policy: &str) -> Result<()> {
         }
     }
     let died = lives.iter().filter(|life| life.died).count();
-    ensure!(died >= 2 * undisturbed.writes - 8, "of {} lives only {died} were cut", lives.len());
+    ensure!(died >= kinds.len() * (undisturbed.writes - 4), "of {} lives only {died} were cut", lives.len());
     ensure!(undisturbed.writes >= 15, "only {} writes were seen", undisturbed.writes);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn crash_at_every_write_of_a_life_with_policy_delete() -> Result<()> {
-    alone("crash-delete", async |scene| without_controller(scene, async || every_death(scene, "Delete").await).await)
-        .await
+async fn crash_before_and_after_every_write_of_a_life_with_policy_delete() -> Result<()> {
+    alone("crash-delete", async |scene| {
+        without_controller(scene, async || every_death(scene, "Delete", &[Death::Before, Death::After]).await).await
+    })
+    .await
 }
 
+/// One write more than with `Delete`: the claim is let go before it is published. What is left by a death before a write is
+/// what a death after the one before it leaves, so one of the two is enough here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn crash_at_every_write_of_a_life_with_policy_retain() -> Result<()> {
-    alone("crash-retain", async |scene| without_controller(scene, async || every_death(scene, "Retain").await).await)
-        .await
+async fn crash_after_every_write_of_a_life_with_policy_retain() -> Result<()> {
+    alone("crash-retain", async |scene| {
+        without_controller(scene, async || every_death(scene, "Retain", &[Death::After]).await).await
+    })
+    .await
 }
