@@ -17,7 +17,7 @@ use super::{
     names,
     scene::{Draft, Scene, State},
     validate::VolumeIntent,
-    volume::{Basis, set},
+    volume_status::{Basis, set},
     worker_job::{self, JobRequest},
 };
 

@@ -15,7 +15,7 @@ use super::{
     scene::{Draft, Scene, Start, State, Truth, count, time},
     source_claim, staging,
     validate::VolumeIntent,
-    volume::{Basis, retire, set},
+    volume_status::{Basis, retire, set},
     worker_job::{self, JobRequest},
 };
 

@@ -35,6 +35,7 @@ mod staging;
 pub mod validate;
 mod verdict;
 mod volume;
+mod volume_status;
 pub mod worker_job;
 
 #[cfg(test)]
@@ -306,7 +307,8 @@ fn carry_out(scene: &Scene<'_>, draft: &mut Draft) -> Inspected {
     let pinned = volume::pinned(scene);
     let mut inspected = inspection::decide(scene, draft, pinned.as_deref());
     for (index, intent) in scene.intent.volumes.iter().enumerate() {
-        let basis = volume::Basis { good: inspected.good.as_deref(), bad: inspected.bad, pinned: pinned.as_deref() };
+        let basis =
+            volume_status::Basis { good: inspected.good.as_deref(), bad: inspected.bad, pinned: pinned.as_deref() };
         volume::decide(scene, draft, intent, index, &basis);
     }
     if let Some(found) = draft.verdict.take() {
@@ -323,7 +325,7 @@ fn refuse(scene: &Scene<'_>, draft: &mut Draft, problem: &validate::InvalidSpec)
     for status in &mut draft.status.volumes {
         if status.phase != Phase::Published {
             let state = State::unknown(Reason::WaitingForVolume, "waits for a spec that can be carried out");
-            volume::set(status, Phase::Pending, &state);
+            volume_status::set(status, Phase::Pending, &state);
         }
     }
     let failed = State::failed(problem.reason, problem.message.clone());

@@ -12,7 +12,7 @@ use super::{
     names::Role,
     scene::{Draft, Scene, State},
     validate::VolumeIntent,
-    volume::{retire, set},
+    volume_status::{retire, set},
 };
 
 /// Starts the hand-over of a volume whose load was recorded, if everything is in place for it.

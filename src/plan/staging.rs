@@ -15,7 +15,7 @@ use super::{
     quantity,
     scene::{Draft, Scene, State},
     validate::VolumeIntent,
-    volume::{retire, set},
+    volume_status::{retire, set},
 };
 
 /// The staging claim, made if it is not there; none when it has to be waited for.

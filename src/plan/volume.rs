@@ -2,22 +2,23 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::{batch::v1::Job, core::v1::PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use crate::{
-    api::{ANNOTATION_CLAIM, GROUP, Phase, VolumeStatus},
-    contract::{Reason, TaskKind},
+    api::{ANNOTATION_CLAIM, GROUP, Phase},
+    contract::Reason,
 };
 
 use super::{
     Publication,
     adopt::adopt,
-    attempt, claims,
+    claims,
     load::load,
     names::Role,
     publish,
     scene::{Draft, Scene, State},
     validate::VolumeIntent,
+    volume_status::{Basis, retire, set},
 };
 
 /// What the claim of a volume's name is to us.
@@ -34,16 +35,6 @@ enum Standing<'a> {
     Leaving,
     /// Not ours.
     Foreign(State),
-}
-
-/// What the volumes need to know of the source.
-pub(super) struct Basis<'a> {
-    /// Fingerprint of the listing that was judged good, if one was.
-    pub good: Option<&'a str>,
-    /// Whether the verdict is bad.
-    pub bad: bool,
-    /// Fingerprint of what other volumes of this Checkpoint hold already.
-    pub pinned: Option<&'a str>,
 }
 
 fn standing<'a>(scene: &'a Scene<'_>, volume: &VolumeIntent) -> Standing<'a> {
@@ -140,28 +131,4 @@ pub(super) fn decide(scene: &Scene<'_>, draft: &mut Draft, volume: &VolumeIntent
         Standing::Absent => load(scene, draft, volume, None, basis, &mut status),
     }
     draft.status.volumes[index] = status;
-}
-
-/// Writes phase, reason and message.
-pub(super) fn set(status: &mut VolumeStatus, phase: Phase, state: &State) {
-    status.phase = phase;
-    state.reason.as_str().clone_into(&mut status.reason);
-    status.message.clone_from(&state.message);
-    if phase != Phase::Failed {
-        status.next_attempt_at = None;
-    }
-    if phase != Phase::Published {
-        status.persistent_volume = None;
-    }
-}
-
-/// Deletes the volume's Jobs, except the one to keep.
-pub(super) fn retire(scene: &Scene<'_>, draft: &mut Draft, volume: &VolumeIntent, keep: Option<&Job>) {
-    let name = Some(volume.volume.claim_name.as_str());
-    for job in &scene.observed.jobs {
-        let serves = attempt::serves(job, TaskKind::Load, name) || attempt::serves(job, TaskKind::Verify, name);
-        if serves && keep.is_none_or(|keep| keep.metadata.uid != job.metadata.uid) {
-            draft.retire(job);
-        }
-    }
 }
