@@ -13,6 +13,8 @@ use crate::{images, paths, python};
 const DENY_VERSION: &str = "0.20";
 /// Test programs of this crate that need no cluster.
 const LOCAL_TESTS: &[&str] = &["contract", "storage"];
+/// Tests on the cluster at once: they mostly wait for pods, so there are more of them than processors.
+const TESTS_AT_ONCE: usize = 6;
 /// Test programs of this crate that need one.
 const CLUSTER_TESTS: &[&str] = &["harness", "cluster"];
 
@@ -84,7 +86,11 @@ pub fn cluster(arguments: &[String]) -> Result<()> {
     // A failed wait says what it saw; the stack of the test's runtime would only bury it.
     tests.env("RUST_LIB_BACKTRACE", "0");
     tests.env("CHECKPOINT_E2E_IMAGE", image).env("CHECKPOINT_E2E_ROOT", cluster.root());
-    run(with(&mut tests, arguments)).with_context(|| format!("logs of the cluster: {}", cluster.logs().display()))
+    let mut arguments = arguments.to_vec();
+    if !arguments.iter().any(|argument| argument.starts_with("--test-threads")) {
+        arguments.push(format!("--test-threads={TESTS_AT_ONCE}"));
+    }
+    run(with(&mut tests, &arguments)).with_context(|| format!("logs of the cluster: {}", cluster.logs().display()))
 }
 
 /// Whether the test program exists (they come in with the features that they test).
