@@ -73,11 +73,9 @@ fn life(_: &Config, observed: &Observed, _: Timestamp) -> Plan {
         }
         (Some(_), _) => say(&mut plan, "working"),
         (None, Turn::Waiting { running }) => {
-            plan.wants_turn = true;
             say(&mut plan, &format!("queued behind {running}"));
         }
         (None, Turn::Granted) => {
-            plan.wants_turn = true;
             let name = format!("job-{}", observed.checkpoint.uid().unwrap());
             plan.actions.push(create_job(&name, &observed.checkpoint));
             let refused = observed.refusals.first().map(|refusal| format!("{}: {}", refusal.code, refusal.message));

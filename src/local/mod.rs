@@ -12,6 +12,6 @@ pub mod schema;
 pub mod world;
 
 pub use documents::{DocumentError, Documents};
-pub use perform::{Amounts, Display, InProcess, Meter, Perform};
+pub use perform::{Display, InProcess, Perform};
 pub use runner::{LocalError, Run, Settings, condition, exit_code, run};
 pub use world::World;

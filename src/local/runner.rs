@@ -18,14 +18,14 @@ use crate::{
     contract::{ConditionType, Reason, Report, Task, TaskKind, environment},
     plan::{Config, Plan, plan},
     storage::Mounts,
-    worker,
+    worker::{self, ProgressSink},
 };
 
 use super::{
     Documents,
     folders::Folders,
     keyring::Keyring,
-    perform::{Display, Meter, Perform},
+    perform::{Display, Perform},
     world::{World, WriteError},
 };
 
@@ -226,9 +226,9 @@ impl Laptop<'_> {
         let task = task_of(&job).ok_or_else(|| LocalError::NoTask(name.to_owned()))?;
         let mounts = self.mounts(&job)?;
         self.display.begin(&describe(&job, &task));
-        let meter = Meter::default();
-        let work = self.performer.perform(&task, mounts, &meter, self.cancel.clone());
-        let report = self.watch(work, &meter).await;
+        let progress = ProgressSink::default();
+        let work = self.performer.perform(&task, &mounts, &progress, self.cancel.clone());
+        let report = self.watch(work, &progress).await;
         if self.cancel.is_cancelled() {
             return Err(LocalError::Interrupted);
         }
@@ -238,13 +238,14 @@ impl Laptop<'_> {
         Ok(report)
     }
 
-    async fn watch(&self, work: impl Future<Output = Report>, meter: &Meter) -> Report {
+    async fn watch(&self, work: impl Future<Output = Report>, progress: &ProgressSink) -> Report {
+        let seen = progress.subscribe();
         let mut ticks = tokio::time::interval(TICK);
         tokio::pin!(work);
         loop {
             tokio::select! {
                 report = &mut work => return report,
-                _ = ticks.tick() => self.display.progress(meter.read()),
+                _ = ticks.tick() => self.display.progress(*seen.borrow()),
             }
         }
     }

@@ -16,7 +16,6 @@ use crate::{
         digest::{filter_hash, fingerprint},
         manifest::{self, Manifest, ManifestFile},
     },
-    local::Amounts,
 };
 
 /// A checkpoint of two files in memory.
@@ -47,7 +46,7 @@ impl Fake {
         std::mem::take(&mut self.log.lock().unwrap())
     }
 
-    fn load(&self, task: &Task, root: &Path, meter: &Meter, cancel: &CancellationToken) -> Report {
+    fn load(&self, task: &Task, root: &Path, progress: &ProgressSink, cancel: &CancellationToken) -> Report {
         let mut files = Vec::new();
         for (number, (path, text)) in FILES.iter().enumerate() {
             let target = root.join(path);
@@ -60,7 +59,10 @@ impl Fake {
             }
             let blake3 = blake3::hash(text.as_bytes()).to_hex().to_string();
             files.push(ManifestFile { path: (*path).to_owned(), size: text.len() as u64, blake3 });
-            meter.set(Amounts { bytes_done: 1 + number as u64, bytes_total: 6, ..Amounts::default() });
+            progress.update(|progress| {
+                progress.bytes_done = 1 + number as u64;
+                progress.bytes_total = 6;
+            });
             if *self.interrupt.lock().unwrap() {
                 cancel.cancel();
                 return report(task.kind, Outcome::Failed, Reason::Unreachable);
@@ -101,8 +103,8 @@ impl Perform for Fake {
     fn perform<'a>(
         &'a self,
         task: &'a Task,
-        mounts: Mounts,
-        meter: &'a Meter,
+        mounts: &'a Mounts,
+        progress: &'a ProgressSink,
         cancel: CancellationToken,
     ) -> BoxFuture<'a, Report> {
         async move {
@@ -114,8 +116,8 @@ impl Perform for Fake {
                     let selection = Selection { files: 2, bytes: 6, required_bytes: 64 << 20 };
                     Report { selections: vec![selection; task.volumes.len()], ..report(task.kind, outcome, reason) }
                 }
-                TaskKind::Load => self.load(task, &mounts.volume.unwrap(), meter, &cancel),
-                TaskKind::Verify => Self::verify(task, &mounts.volume.unwrap()),
+                TaskKind::Load => self.load(task, mounts.volume.as_ref().unwrap(), progress, &cancel),
+                TaskKind::Verify => Self::verify(task, mounts.volume.as_ref().unwrap()),
             }
         }
         .boxed()
@@ -127,7 +129,7 @@ struct Silent(Arc<Mutex<Vec<String>>>);
 
 impl Display for Silent {
     fn begin(&self, _: &str) {}
-    fn progress(&self, _: Amounts) {}
+    fn progress(&self, _: worker::Progress) {}
     fn end(&self, _: &Report) {}
     fn note(&self, text: &str) {
         self.0.lock().unwrap().push(text.to_owned());

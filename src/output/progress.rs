@@ -9,8 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     contract::{Outcome, Report, Transfer},
-    local::{Amounts, Display},
+    local::Display,
     plan::quantity::human,
+    worker::Progress as Amounts,
 };
 
 use super::table::{count, duration};

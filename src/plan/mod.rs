@@ -136,8 +136,6 @@ pub struct Plan {
     pub results: Vec<WorkerResult>,
     /// When to look again if nothing changes before.
     pub requeue: Option<Duration>,
-    /// Whether the plan would create a worker Job if it were its turn.
-    pub wants_turn: bool,
 }
 
 /// A write to Kubernetes. Deletions and patches carry the UID, patches of what others write too the resource version.
@@ -269,14 +267,7 @@ pub fn plan(config: &Config, observed: &Observed, now: Timestamp) -> Plan {
     };
     conditions::conclude(&scene, &mut draft.status, &inspected);
     let events = conditions::events(checkpoint.status.as_ref(), &draft.status);
-    Plan {
-        actions: draft.actions,
-        status: draft.status,
-        events,
-        results: draft.results,
-        requeue: draft.requeue,
-        wants_turn: draft.wants_turn,
-    }
+    Plan { actions: draft.actions, status: draft.status, events, results: draft.results, requeue: draft.requeue }
 }
 
 /// Lines the status up with the spec: one entry a volume, in the spec's order.

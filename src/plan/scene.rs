@@ -136,7 +136,6 @@ pub(super) struct Draft {
     pub actions: Vec<Action>,
     pub results: Vec<WorkerResult>,
     pub requeue: Option<Duration>,
-    pub wants_turn: bool,
     /// What a load found out about the checkpoint itself.
     pub verdict: Option<State>,
     created: bool,
@@ -164,7 +163,6 @@ impl Draft {
         if scene.checkpoint.spec.suspend {
             return Start::Suspended;
         }
-        self.wants_turn = true;
         match scene.observed.turn {
             Turn::Waiting { running } => return Start::Queued(running),
             // One turn is one Job; the next is asked for right after.

@@ -52,7 +52,7 @@ impl ProgressSink {
         self.0.subscribe()
     }
 
-    pub(super) fn update(&self, change: impl FnOnce(&mut Progress)) {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Progress)) {
         self.0.send_modify(change);
     }
 
