@@ -15,8 +15,8 @@ use crate::{
         CaBundle, Checkpoint, CheckpointSpec, ConfigMapKeyReference, S3Credentials, S3Source, SecretReference, Storage,
     },
     contract::{
-        ConditionType, Depth, Format, Outcome, PicklePolicy, Reason, Report, TaskKind, Validation, environment,
-        report::REPORT_LIMIT,
+        CodePolicy, ConditionType, Depth, Format, Outcome, PicklePolicy, Reason, Report, TaskKind, Validation,
+        environment, report::REPORT_LIMIT,
     },
     local::{self, Display, Documents, LocalError, Perform, Run, Settings, condition},
     output::{self, report},
@@ -28,9 +28,19 @@ use super::{INTERRUPTED, NOT_ASKED, fail, named, print, run::identity, structure
 pub const DEPTHS: &[&str] = &["Listing", "Headers", "Content"];
 /// Names of the pickle policies.
 pub const PICKLES: &[&str] = &["Forbid", "TensorsOnly", "KnownSafe", "Allow"];
+/// Names of the code policies.
+pub const CODES: &[&str] = &["Forbid", "OptIn", "Allow"];
 /// Names of the formats.
-pub const FORMATS: &[&str] =
-    &["TrainerCheckpoint", "PeftAdapter", "HuggingFace", "ShardedSafetensors", "Safetensors", "Dict", "Generic"];
+pub const FORMATS: &[&str] = &FORMAT_NAMES;
+const FORMAT_NAMES: [&str; Format::ALL.len()] = {
+    let mut names = [""; Format::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = Format::ALL[index].as_str();
+        index += 1;
+    }
+    names
+};
 
 /// The name that a local folder has while it is inspected.
 const FOLDER: &str = "folder";
@@ -50,6 +60,9 @@ pub struct InspectArguments {
     /// Which pickles are accepted.
     #[arg(long, default_value = "KnownSafe", ignore_case = true, value_parser = named::<PicklePolicy>(PICKLES))]
     pub pickle: PicklePolicy,
+    /// Which other code is accepted: none, what loaders run only when told to, or any.
+    #[arg(long, default_value = "OptIn", ignore_case = true, value_parser = named::<CodePolicy>(CODES))]
+    pub code: CodePolicy,
     /// A format that is accepted; can be repeated. Any when left out.
     #[arg(long = "format", value_name = "FORMAT", ignore_case = true, value_parser = named::<Format>(FORMATS))]
     pub formats: Vec<Format>,
@@ -136,6 +149,7 @@ fn question(arguments: &InspectArguments) -> Result<(Documents, Settings), Strin
             required_files: arguments.required_files.clone(),
             digest: arguments.digest.clone(),
             pickle: arguments.pickle,
+            code: arguments.code,
         },
         ..CheckpointSpec::default()
     };

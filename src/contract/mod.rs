@@ -11,9 +11,9 @@ mod task;
 mod validation;
 
 pub use reason::{ConditionType, Reason};
-pub use report::{Contents, Finding, Outcome, Report, Selection, SourceFacts, Transfer};
+pub use report::{Component, Contents, Finding, Outcome, Report, Selection, SourceFacts, Transfer};
 pub use task::{InlineTask, LoadTask, S3Access, S3Task, Source, Task, TaskKind};
-pub use validation::{Depth, Format, PicklePolicy, PickleTier, Validation};
+pub use validation::{CodePolicy, Depth, Format, PicklePolicy, PickleTier, Validation};
 
 /// Version of [`Task`] and [`Report`]; a worker refuses a task of another version.
 pub const VERSION: u32 = 1;

@@ -164,6 +164,22 @@ pub struct Contents {
     /// The most dangerous pickle among the files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pickle: Option<PickleTier>,
+    /// Other code that comes with the checkpoint, such as `modeling_x.py: Python code of the model (auto_map)`; at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub code: Vec<String>,
+    /// What else is in the folder, each with where it lies; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<Component>,
+}
+
+/// A part of a checkpoint with a format of its own.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Component {
+    /// Its file, or its folder with a slash at the end; empty for the root.
+    pub path: String,
+    /// What it is.
+    pub format: Format,
 }
 
 impl Report {
@@ -180,11 +196,13 @@ impl Report {
     pub fn encode(&self, limit: usize) -> String {
         let mut report = self.clone();
         report.message = clean(&report.message, MESSAGE_LIMIT);
-        let drops: [(&str, Drop); 8] = [
+        let drops: [(&str, Drop); 10] = [
             ("findings", |report| report.findings.clear()),
             ("metadata", |report| report.metadata = None),
             ("metrics", |report| edit(report, |contents| contents.metrics.clear())),
             ("dtypes", |report| edit(report, |contents| contents.dtypes.clear())),
+            ("components", |report| edit(report, |contents| contents.components.clear())),
+            ("code", |report| edit(report, |contents| contents.code.clear())),
             ("message", |report| report.message = clean(&report.message, 256)),
             ("contents", |report| {
                 edit(report, |contents| {

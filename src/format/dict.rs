@@ -4,10 +4,5 @@ use super::table::Family;
 use crate::contract::Format;
 
 /// Only a source that is inline is one: in any other place the same names may hold anything.
-pub(super) const FAMILY: Family = Family {
-    format: Format::Dict,
-    claims: |evidence| evidence.inline,
-    probe: |_, _| None,
-    check: |_, _| {},
-    describe: |_, _| {},
-};
+pub(super) const FAMILY: Family =
+    Family { format: Format::Dict, claims: |evidence| evidence.inline, ..Family::of(Format::Dict) };

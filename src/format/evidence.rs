@@ -1,11 +1,14 @@
 //! What is known about a checkpoint while it is judged: its files, and what was read from them. Pure, no I/O.
 
-use std::collections::BTreeMap;
+use std::{
+    any::{Any, TypeId},
+    collections::BTreeMap,
+};
 
 use serde_json::Value;
 
 use super::{File, names, safetensors, sharded, trainer};
-use crate::contract::Depth;
+use crate::contract::{Depth, PickleTier};
 
 /// The files in byte order of their paths.
 #[derive(Debug)]
@@ -136,8 +139,12 @@ pub(super) struct Evidence {
     pub trainer: Option<trainer::State>,
     /// `.metadata.json`
     pub metadata: Option<Value>,
-    /// Files that may be or hold pickles, and what they are.
-    pub pickles: BTreeMap<usize, &'static str>,
+    /// Files that are or hold pickles, each with the most dangerous one.
+    pub pickles: BTreeMap<usize, PickleFact>,
+    /// Other code.
+    pub code: Vec<CodeFact>,
+    /// What formats found in files, by the type of what it is.
+    found: BTreeMap<(TypeId, usize), Box<dyn Any + Send>>,
     /// Whether tensors' names are needed to compare shards.
     pub keep_names: bool,
 }
@@ -158,8 +165,65 @@ impl Evidence {
             trainer: None,
             metadata: None,
             pickles: BTreeMap::new(),
+            code: Vec::new(),
+            found: BTreeMap::new(),
         }
     }
+
+    /// Keeps what was found in a file. One thing of each type.
+    pub fn put<T: Any + Send>(&mut self, file: usize, found: T) {
+        self.found.insert((TypeId::of::<T>(), file), Box::new(found));
+    }
+
+    /// What was found in a file.
+    pub fn get<T: Any + Send>(&self, file: usize) -> Option<&T> {
+        self.found.get(&(TypeId::of::<T>(), file))?.downcast_ref()
+    }
+
+    /// All things of a type, in path order.
+    pub fn all<T: Any + Send>(&self) -> impl Iterator<Item = (usize, &T)> {
+        self.tree.iter().filter_map(|(file, _)| Some((file, self.get::<T>(file)?)))
+    }
+
+    /// Takes note of a pickle in a file; the most dangerous one stays.
+    pub fn note_pickle(&mut self, file: usize, fact: PickleFact) {
+        let known = self.pickles.get(&file);
+        if known.is_none_or(|known| (known.tier, &fact.what) < (fact.tier, &known.what)) {
+            self.pickles.insert(file, fact);
+        }
+    }
+
+    /// Takes note of code.
+    pub fn note_code(&mut self, fact: CodeFact) {
+        self.code.push(fact);
+    }
+}
+
+/// A pickle in a file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct PickleFact {
+    /// How dangerous it is.
+    pub tier: PickleTier,
+    /// Completes "FILE ": such as `imports os.system in its data.pkl`.
+    pub what: String,
+}
+
+impl PickleFact {
+    /// A file that was not looked into; the text completes "it is ".
+    pub fn unchecked(kind: &str) -> Self {
+        Self { tier: PickleTier::Unchecked, what: format!("is {kind}, and was not checked") }
+    }
+}
+
+/// Code other than pickles that comes with a checkpoint.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct CodeFact {
+    /// Whether loaders run it without being asked to.
+    pub on_load: bool,
+    /// Index of the file.
+    pub file: usize,
+    /// What it is, such as `Python code of the model (auto_map)`; completes "FILE: ".
+    pub what: String,
 }
 
 /// How many tensors may still be remembered. One bound for the whole checkpoint keeps memory bounded whatever the headers say.

@@ -4,11 +4,10 @@ use super::{evidence::Evidence, findings::Notes, names, table::Family};
 use crate::contract::{Format, Reason};
 
 /// What no other format claims.
-pub(super) const FAMILY: Family =
-    Family { format: Format::Generic, claims: |_| true, probe: |_, _| None, check, describe: |_, _| {} };
+pub(super) const FAMILY: Family = Family { claims: |_| true, check, ..Family::of(Format::Generic) };
 
 /// Of files that no format knows, only this much is certain.
-fn check(evidence: &Evidence, notes: &mut Notes) {
+fn check(evidence: &mut Evidence, notes: &mut Notes) {
     let weights =
         evidence.tree.iter().filter(|(_, file)| names::is_weights(&file.path) && !names::is_safetensors(&file.path));
     for (_, file) in weights.filter(|(_, file)| file.size == 0) {

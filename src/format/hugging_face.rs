@@ -27,6 +27,8 @@ pub(super) const FAMILY: Family = Family {
     probe: |tree, file| document::probe(tree, file, CONFIG, |evidence| &mut evidence.config),
     check,
     describe,
+    places: |evidence| if claims(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
+    ..Family::of(Format::HuggingFace)
 };
 
 fn claims(evidence: &Evidence) -> bool {
@@ -49,7 +51,7 @@ pub(super) fn has_weights(evidence: &Evidence) -> bool {
     evidence.tree.iter().any(|(_, file)| names::is_weights(&file.path) || is_index(names::base(&file.path)))
 }
 
-fn check(evidence: &Evidence, notes: &mut Notes) {
+fn check(evidence: &mut Evidence, notes: &mut Notes) {
     let Some(file) = evidence.tree.at_home(CONFIG).filter(|_| claims(evidence)) else { return };
     let path = &evidence.tree.file(file).path;
     if let Document::Broken(problem) = &evidence.config {

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, mem, ops::Range};
 
 use super::{
     File, Input, Read, ReadId, Step, Verdict,
-    evidence::{Evidence, Ledger, Tree},
+    evidence::{Evidence, Ledger, PickleFact, Tree},
     findings::Notes,
     metadata, names,
-    probe::{MagicProbe, NameProbe, Probe},
+    probe::{NameProbe, Probe, SniffProbe},
     table::FORMATS,
     verdict,
 };
@@ -15,6 +15,8 @@ use crate::contract::{Depth, Reason, Validation, filter::Selector};
 
 /// How many files are read at once: with [`super::MAX_READ`] this bounds the bytes under way.
 const IN_FLIGHT: usize = 64;
+/// When probes hold more bytes than this in all, others wait until they are done.
+const HELD: u64 = 32 << 20;
 
 /// Judges one checkpoint. Memory grows with the number of files and tensors, never with their sizes.
 pub struct Judge {
@@ -25,6 +27,8 @@ pub struct Judge {
     volumes: Vec<Selector>,
     stage: Stage,
     pending: BTreeMap<ReadId, Pending>,
+    /// Probes that go on when others are done.
+    parked: Vec<(usize, Box<dyn Probe>)>,
     next_id: usize,
 }
 
@@ -40,6 +44,8 @@ enum Stage {
     Idle,
     /// The files are read in path order; so many have begun.
     Reading(usize),
+    /// What the files asked for is read.
+    Following(Vec<(usize, Box<dyn Probe>)>),
     /// Names that findings need are read.
     Naming(Vec<(usize, Box<dyn Probe>)>),
     Done(Box<Verdict>),
@@ -69,6 +75,7 @@ impl Judge {
             volumes: volumes.to_vec(),
             stage: Stage::Idle,
             pending: BTreeMap::new(),
+            parked: Vec::new(),
             next_id: 0,
         }
     }
@@ -90,13 +97,17 @@ impl Judge {
             }
         }
         loop {
+            if self.ledger.is_overdrawn() {
+                self.parked.clear();
+            }
             self.fill(&mut reads);
-            if !reads.is_empty() || !self.pending.is_empty() {
+            if !reads.is_empty() || !self.pending.is_empty() || !self.parked.is_empty() {
                 return Step::Read(reads);
             }
             match &self.stage {
                 Stage::Idle => return Step::Read(reads),
-                Stage::Reading(_) => self.stage = self.compare(),
+                Stage::Reading(_) => self.stage = self.follow(),
+                Stage::Following(_) => self.stage = self.compare(),
                 Stage::Naming(_) => self.stage = Stage::Done(Box::new(self.conclude())),
                 Stage::Done(verdict) => return Step::Done(verdict.clone()),
             }
@@ -113,19 +124,29 @@ impl Judge {
         }
         let tree = &self.evidence.tree;
         let pickles = tree.iter().filter(|(_, file)| names::is_pickle(&file.path)).map(|(index, _)| index);
-        self.evidence.pickles = pickles.map(|index| (index, "a pickle by its name")).collect();
+        let found: Vec<usize> = pickles.collect();
+        for file in found {
+            self.evidence.note_pickle(file, PickleFact::unchecked("a pickle by its name"));
+        }
         Stage::Reading(self.evidence.tree.len())
     }
 
     /// Begins further files as long as there is room.
     fn fill(&mut self, reads: &mut Vec<Read>) {
         while self.pending.len() < IN_FLIGHT && !self.ledger.is_overdrawn() {
+            if let Some((file, probe)) = self.unpark() {
+                self.go_on(file, probe, reads);
+                continue;
+            }
+            if !self.has_room() {
+                return;
+            }
             let next = match &mut self.stage {
                 Stage::Reading(position) => self.evidence.tree.at_position(*position).map(|file| {
                     *position += 1;
                     (file, probe(&self.evidence.tree, file))
                 }),
-                Stage::Naming(names) => names.pop(),
+                Stage::Following(probes) | Stage::Naming(probes) => probes.pop(),
                 Stage::Idle | Stage::Done(_) => None,
             };
             let Some((file, probe)) = next else { return };
@@ -150,17 +171,37 @@ impl Judge {
     fn go_on(&mut self, file: usize, probe: Box<dyn Probe>, reads: &mut Vec<Read>) {
         let next = if self.ledger.is_overdrawn() { None } else { probe.next() };
         let Some(range) = next else { return probe.finish(file, &mut self.evidence, &mut self.notes) };
+        if !self.has_room() {
+            return self.parked.push((file, probe));
+        }
         let id = ReadId(self.next_id);
         self.next_id += 1;
         reads.push(Read { id, file, range: range.clone() });
         self.pending.insert(id, Pending { file, range, probe });
     }
 
+    /// Whether another probe may go on: one always may.
+    fn has_room(&self) -> bool {
+        self.pending.is_empty()
+            || self.pending.values().map(|pending| pending.probe.held()).fold(0, u64::saturating_add) < HELD
+    }
+
+    fn unpark(&mut self) -> Option<(usize, Box<dyn Probe>)> {
+        if self.has_room() { self.parked.pop() } else { None }
+    }
+
+    /// What the files that were read ask for.
+    fn follow(&mut self) -> Stage {
+        let none = self.ledger.is_overdrawn() || self.evidence.inline || self.evidence.depth == Depth::Listing;
+        let families = FORMATS.iter().filter(|_| !none);
+        Stage::Following(families.flat_map(|family| (family.follow)(&self.evidence)).collect())
+    }
+
     /// Checks the files together.
     fn compare(&mut self) -> Stage {
         if !self.ledger.is_overdrawn() && !verdict::is_empty(&self.evidence) && !self.evidence.inline {
             for family in FORMATS {
-                (family.check)(&self.evidence, &mut self.notes);
+                (family.check)(&mut self.evidence, &mut self.notes);
             }
         }
         let drafts = mem::take(&mut self.notes.drafts).into_iter();
@@ -189,6 +230,6 @@ fn probe(tree: &Tree, file: usize) -> Box<dyn Probe> {
     let known = || FORMATS.iter().find_map(|family| (family.probe)(tree, file));
     metadata::probe(tree, file).or_else(known).unwrap_or_else(|| {
         let file = tree.file(file);
-        Box::new(MagicProbe::new(&file.path, file.size))
+        Box::new(SniffProbe::new(&file.path, file.size, FORMATS.iter().map(|family| family.sniff).collect()))
     })
 }

@@ -35,9 +35,14 @@ pub(super) enum Magic {
     Other,
 }
 
+/// Whether a file of this size that begins like this is a pointer that Git LFS left in place of the file.
+pub(super) fn is_pointer(start: &[u8], size: u64) -> bool {
+    size <= LFS_POINTER_LIMIT && start.starts_with(LFS_POINTER)
+}
+
 /// Judges a file by its first bytes (at least [`SNIFF`] unless it is shorter); names only decide where bytes are ambiguous.
 pub(super) fn sniff(start: &[u8], path: &str, size: u64) -> Magic {
-    if size <= LFS_POINTER_LIMIT && start.starts_with(LFS_POINTER) {
+    if is_pointer(start, size) {
         return Magic::LfsPointer;
     }
     if matches!(start, [0x80, 0..=5, ..]) && !stops_at_zero(start) {

@@ -22,6 +22,7 @@ mod table;
 mod tests;
 mod trainer;
 mod verdict;
+mod window;
 
 use std::ops::Range;
 

@@ -14,13 +14,19 @@ const CONFIG: &str = "adapter_config.json";
 /// An adapter.
 pub(super) const FAMILY: Family = Family {
     format: Format::PeftAdapter,
-    claims: |evidence| evidence.tree.at_home(CONFIG).is_some(),
+    claims,
     probe: |tree, file| document::probe(tree, file, CONFIG, |evidence| &mut evidence.adapter),
     check,
     describe,
+    places: |evidence| if claims(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
+    ..Family::of(Format::PeftAdapter)
 };
 
-fn check(evidence: &Evidence, notes: &mut Notes) {
+fn claims(evidence: &Evidence) -> bool {
+    evidence.tree.at_home(CONFIG).is_some()
+}
+
+fn check(evidence: &mut Evidence, notes: &mut Notes) {
     let Some(file) = evidence.tree.at_home(CONFIG) else { return };
     let path = &evidence.tree.file(file).path;
     if let Document::Broken(problem) = &evidence.adapter {

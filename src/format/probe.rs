@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     MAX_READ,
-    evidence::{Evidence, Ledger},
+    evidence::{Evidence, Ledger, PickleFact},
     findings::{Draft, Notes},
     json::{self, Limits, Parser},
     magic::{self, Magic},
@@ -18,6 +18,10 @@ pub(super) trait Probe: Send {
     fn next(&self) -> Option<Range<u64>>;
     /// Takes the bytes of that range.
     fn take(&mut self, bytes: &[u8], ledger: &mut Ledger);
+    /// Bytes that it holds or is about to hold.
+    fn held(&self) -> u64 {
+        0
+    }
     /// Leaves what was found.
     fn finish(self: Box<Self>, file: usize, evidence: &mut Evidence, notes: &mut Notes);
 }
@@ -27,7 +31,7 @@ pub(super) fn note_magic(magic: Magic, file: usize, evidence: &mut Evidence, not
     match magic {
         Magic::Other => false,
         Magic::Pickle(kind) => {
-            evidence.pickles.insert(file, kind);
+            evidence.note_pickle(file, PickleFact::unchecked(kind));
             true
         }
         Magic::LfsPointer => {
@@ -42,30 +46,62 @@ pub(super) fn note_magic(magic: Magic, file: usize, evidence: &mut Evidence, not
     }
 }
 
-/// Looks at the first bytes only.
-pub(super) struct MagicProbe {
+/// Looks at the first bytes, and hands over to the first format that knows them.
+pub(super) struct SniffProbe {
     path: String,
     size: u64,
-    magic: Option<Magic>,
+    sniffers: Vec<Sniff>,
+    found: Found,
 }
 
-impl MagicProbe {
-    pub fn new(path: &str, size: u64) -> Self {
-        Self { path: path.to_owned(), size, magic: None }
+/// Recognises a file by its path, its size and its first bytes ([`magic::SNIFF`] of them, unless it is shorter).
+pub(super) type Sniff = fn(&str, u64, &[u8]) -> Option<Box<dyn Probe>>;
+
+enum Found {
+    Nothing,
+    Magic(Magic),
+    Probe(Box<dyn Probe>),
+}
+
+impl SniffProbe {
+    pub fn new(path: &str, size: u64, sniffers: Vec<Sniff>) -> Self {
+        Self { path: path.to_owned(), size, sniffers, found: Found::Nothing }
     }
 }
 
-impl Probe for MagicProbe {
+impl Probe for SniffProbe {
     fn next(&self) -> Option<Range<u64>> {
-        (self.magic.is_none() && self.size > 0).then(|| 0..self.size.min(magic::SNIFF))
+        match &self.found {
+            Found::Nothing => (self.size > 0).then(|| 0..self.size.min(magic::SNIFF)),
+            Found::Magic(_) => None,
+            Found::Probe(probe) => probe.next(),
+        }
     }
 
-    fn take(&mut self, bytes: &[u8], _: &mut Ledger) {
-        self.magic = Some(magic::sniff(bytes, &self.path, self.size));
+    fn take(&mut self, bytes: &[u8], ledger: &mut Ledger) {
+        if let Found::Probe(probe) = &mut self.found {
+            return probe.take(bytes, ledger);
+        }
+        let sniffed = magic::sniff(bytes, &self.path, self.size);
+        let known = || self.sniffers.iter().find_map(|sniff| sniff(&self.path, self.size, bytes));
+        self.found = match (sniffed, if sniffed == Magic::LfsPointer { None } else { known() }) {
+            (_, Some(probe)) => Found::Probe(probe),
+            (magic, None) => Found::Magic(magic),
+        };
+    }
+
+    fn held(&self) -> u64 {
+        if let Found::Probe(probe) = &self.found { probe.held() } else { 0 }
     }
 
     fn finish(self: Box<Self>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
-        note_magic(self.magic.unwrap_or(Magic::Other), file, evidence, notes);
+        match self.found {
+            Found::Nothing => {}
+            Found::Magic(magic) => {
+                note_magic(magic, file, evidence, notes);
+            }
+            Found::Probe(probe) => probe.finish(file, evidence, notes),
+        }
     }
 }
 

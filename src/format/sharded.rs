@@ -35,7 +35,7 @@ pub(super) const FAMILY: Family = Family {
         Some(Box::new(JsonProbe::new(&file.path, file.size, MAX_INDEX, LIMITS, IndexSink::default())) as Box<dyn Probe>)
     },
     check,
-    describe: |_, _| {},
+    ..Family::of(Format::ShardedSafetensors)
 };
 
 fn claims(evidence: &Evidence) -> bool {
@@ -209,7 +209,7 @@ pub(super) fn shards_of(tree: &Tree, index_file: usize, index: &Index) -> Vec<Op
     index.shards.iter().map(|shard| tree.find(&format!("{folder}{shard}"))).collect()
 }
 
-fn check(evidence: &Evidence, notes: &mut Notes) {
+fn check(evidence: &mut Evidence, notes: &mut Notes) {
     let mut indexed = Vec::new();
     let mut mapped = BTreeSet::new();
     for (&file, index) in &evidence.indexes {

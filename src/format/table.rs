@@ -5,24 +5,46 @@ use super::{
     evidence::{Evidence, Tree},
     findings::Notes,
     generic, hugging_face, peft,
-    probe::Probe,
+    probe::{Probe, Sniff},
     safetensors, sharded, trainer,
 };
 use crate::contract::{Contents, Format};
 
-/// What a format knows.
+/// What a format knows. All but the name can be left out (`..Family::of(Format::X)`).
 #[derive(Clone, Copy)]
 pub(super) struct Family {
     /// Its name.
     pub format: Format,
     /// Whether the checkpoint is of this format (perhaps among others).
     pub claims: fn(&Evidence) -> bool,
-    /// How it reads a file that is its own.
+    /// Where things of this format lie: files, or folders with a slash at the end; they become components.
+    pub places: fn(&Evidence) -> Vec<String>,
+    /// How it reads a file that is its own by its place and name.
     pub probe: fn(&Tree, usize) -> Option<Box<dyn Probe>>,
-    /// What must be true of the files together; called for every checkpoint.
-    pub check: fn(&Evidence, &mut Notes),
+    /// How it reads a file that is its own by its first bytes; asked when no format knows the name.
+    pub sniff: Sniff,
+    /// What is to be read after all files were looked at, because they ask for it.
+    pub follow: fn(&Evidence) -> Vec<(usize, Box<dyn Probe>)>,
+    /// What must be true of the files together; called for every checkpoint. It may note code and pickles.
+    pub check: fn(&mut Evidence, &mut Notes),
     /// Facts that it knows; the first format that sets a fact wins.
     pub describe: fn(&Evidence, &mut Contents),
+}
+
+impl Family {
+    /// A format that knows nothing but its name.
+    pub const fn of(format: Format) -> Self {
+        Self {
+            format,
+            claims: |_| false,
+            places: |_| Vec::new(),
+            probe: |_, _| None,
+            sniff: |_, _, _| None,
+            follow: |_| Vec::new(),
+            check: |_, _| {},
+            describe: |_, _| {},
+        }
+    }
 }
 
 /// All formats; the first that claims a checkpoint names it. A folder often is several: an adapter within a Trainer's folder

@@ -34,6 +34,8 @@ pub(super) const FAMILY: Family = Family {
     },
     check,
     describe,
+    places: |evidence| if claims(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
+    ..Family::of(Format::TrainerCheckpoint)
 };
 
 /// What `trainer_state.json` says.
@@ -51,7 +53,7 @@ fn claims(evidence: &Evidence) -> bool {
     has(STATE) || has(SENTINEL) || (has("optimizer.pt") && has("training_args.bin"))
 }
 
-fn check(evidence: &Evidence, notes: &mut Notes) {
+fn check(evidence: &mut Evidence, notes: &mut Notes) {
     if !claims(evidence) {
         return;
     }

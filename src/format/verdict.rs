@@ -1,7 +1,18 @@
 //! The end of the judging: policies, facts, and one message that says what is the matter. Pure, no I/O.
 
-use super::{Verdict, evidence::Evidence, findings::Notes, names, policy, table::FORMATS};
-use crate::contract::{Contents, Depth, Format, PickleTier, Reason, Validation, filter::Selector, report};
+use super::{
+    Verdict,
+    evidence::{CodeFact, Evidence},
+    findings::Notes,
+    names, policy,
+    table::FORMATS,
+};
+use crate::contract::{Component, Contents, Depth, Format, PickleTier, Reason, Validation, filter::Selector, report};
+
+/// The most code that the facts name.
+const MAX_CODE: usize = 16;
+/// The most components that the facts name.
+const MAX_COMPONENTS: usize = 32;
 
 /// Whether there is no file that makes a checkpoint.
 pub(super) fn is_empty(evidence: &Evidence) -> bool {
@@ -28,10 +39,15 @@ pub(super) fn conclude(
         for family in FORMATS {
             (family.describe)(evidence, &mut contents);
         }
-        contents.pickle = Some(if evidence.pickles.is_empty() { PickleTier::None } else { PickleTier::Unchecked });
+        contents.pickle = Some(evidence.pickles.values().map(|fact| fact.tier).max().unwrap_or_default());
+        evidence.code.sort();
+        evidence.code.dedup();
+        contents.code = code(evidence);
+        contents.components = components(evidence, format);
         policy::formats(format, validation, &mut notes);
         policy::required_files(evidence, validation, &mut notes);
         policy::pickles(evidence, validation, volumes, &mut notes);
+        policy::code(evidence, validation, volumes, &mut notes);
     }
     let (findings, fatal) = notes.finish();
     let (reason, message) = match findings.first().filter(|finding| finding.fatal) {
@@ -40,6 +56,26 @@ pub(super) fn conclude(
     };
     let metadata = if partial { None } else { evidence.metadata.take() };
     Verdict { reason, message, contents, metadata, findings }
+}
+
+fn code(evidence: &Evidence) -> Vec<String> {
+    let shown = |fact: &CodeFact| {
+        report::clean(&format!("{}: {}", names::shown(&evidence.tree.file(fact.file).path), fact.what), 256)
+    };
+    evidence.code.iter().take(MAX_CODE).map(shown).collect()
+}
+
+/// What else the folder is, besides what it is called.
+fn components(evidence: &Evidence, primary: Format) -> Vec<Component> {
+    let mut all: Vec<Component> = Vec::new();
+    for family in FORMATS.iter().filter(|family| family.format != Format::Generic) {
+        let places = (family.places)(evidence).into_iter().take(MAX_COMPONENTS);
+        all.extend(places.map(|path| Component { path: report::clean(&path, 256), format: family.format }));
+    }
+    all.retain(|component| component.format != primary || component.path != evidence.tree.home());
+    all.sort();
+    all.truncate(MAX_COMPONENTS);
+    all
 }
 
 fn lead(message: &str, others: u64) -> String {

@@ -1,7 +1,7 @@
 //! The report of an inspection for people. No I/O.
 
 use crate::{
-    contract::{Format, Outcome, Report},
+    contract::{Format, Outcome, PickleTier, Report},
     plan::quantity::human,
 };
 
@@ -56,7 +56,13 @@ fn contents(facts: &mut Table, report: &Report) {
     facts.fact("Step", contents.step.map(signed_count));
     facts.fact("Epoch", contents.epoch.as_ref());
     facts.fact("Metrics", pairs(contents.metrics.iter().map(|(name, value)| format!("{name}={value}")).collect()));
-    facts.fact("Pickles", contents.pickle.map(|tier| format!("{tier:?}")));
+    facts.fact("Pickles", contents.pickle.map(PickleTier::as_str));
+    for code in &contents.code {
+        facts.fact("Code", Some(code));
+    }
+    for component in &contents.components {
+        facts.fact("Also", Some(format!("{} {}", component.format.as_str(), component.path)));
+    }
 }
 
 fn findings(report: &Report) -> String {

@@ -34,6 +34,7 @@ pub(super) const FAMILY: Family = Family {
     probe,
     check,
     describe,
+    ..Family::of(Format::Safetensors)
 };
 
 /// What a header that passed says.
@@ -69,7 +70,7 @@ fn probe(tree: &Tree, file: usize) -> Option<Box<dyn Probe>> {
 }
 
 /// At depth `Listing` the size is all there is, and some sizes are enough.
-fn check(evidence: &Evidence, notes: &mut Notes) {
+fn check(evidence: &mut Evidence, notes: &mut Notes) {
     if evidence.depth > Depth::Listing {
         return;
     }
