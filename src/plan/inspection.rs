@@ -7,7 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 
 use crate::{
     api::ANNOTATION_REVALIDATE,
-    contract::{ConditionType, Depth, PicklePolicy, Reason, Task, TaskKind, VERSION, Validation},
+    contract::{CodePolicy, ConditionType, Depth, PicklePolicy, Reason, Task, TaskKind, VERSION, Validation},
 };
 
 use super::{
@@ -49,7 +49,12 @@ fn full_task(scene: &Scene<'_>) -> Task {
 
 /// A look at names and sizes alone: all that drift needs.
 fn drift_task(scene: &Scene<'_>) -> Task {
-    let validation = Validation { depth: Depth::Listing, pickle: PicklePolicy::Allow, ..Validation::default() };
+    let validation = Validation {
+        depth: Depth::Listing,
+        pickle: PicklePolicy::Allow,
+        code: CodePolicy::Allow,
+        ..Validation::default()
+    };
     Task { validation, volumes: Vec::new(), ..full_task(scene) }
 }
 

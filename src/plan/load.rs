@@ -289,7 +289,7 @@ pub(super) fn failed(scene: &Scene<'_>, draft: &mut Draft, ended: &Ended, status
 fn verdict(report: &Report, reason: Reason) -> Option<State> {
     match reason {
         Reason::SourceChanged => Some(State::unknown(reason, report.message.clone())),
-        Reason::DigestMismatch | Reason::Corrupt | Reason::Incomplete | Reason::UnsafePickle => {
+        Reason::DigestMismatch | Reason::Corrupt | Reason::Incomplete | Reason::UnsafePickle | Reason::UnsafeCode => {
             Some(State::failed(reason, report.message.clone()))
         }
         _ => None,

@@ -113,7 +113,7 @@ fn everything() -> Value {
         "serviceAccountName": "trainer",
         "validation": {
             "depth": "Content", "formats": ["HuggingFace", "Safetensors"], "requiredFiles": ["tokenizer.json"],
-            "digest": format!("blake3:{}", "a".repeat(64)), "pickle": "Forbid",
+            "digest": format!("blake3:{}", "a".repeat(64)), "pickle": "Forbid", "code": "Allow",
         },
         "volumes": [
             {
@@ -280,6 +280,8 @@ async fn what_is_asked_of_a_checkpoint_is_accepted_and_refused_by_its_rules() ->
             [
                 asks("depth", json!("Listing")),
                 asks("pickle", json!("TensorsOnly")),
+                asks("code", json!("Forbid")),
+                asks("formats", json!(["Onnx", "MlflowModel", "RunDirectory"])),
                 asks("requiredFiles", json!(["**/*.json"])),
                 worker("podLabels", json!(many(32))),
                 worker("runAsUser", json!(1)),
@@ -291,8 +293,9 @@ async fn what_is_asked_of_a_checkpoint_is_accepted_and_refused_by_its_rules() ->
             scene,
             [
                 (asks("depth", json!("headers")), "validation.depth: Unsupported value"),
-                (asks("formats", json!(["Onnx"])), "validation.formats[0]: Unsupported value"),
+                (asks("formats", json!(["onnx"])), "validation.formats[0]: Unsupported value"),
                 (asks("pickle", json!("Never")), "validation.pickle: Unsupported value"),
+                (asks("code", json!("Never")), "validation.code: Unsupported value"),
                 (asks("digest", json!("blake3:abc")), "validation.digest"),
                 (asks("digest", json!(format!("sha256:{}", "a".repeat(64)))), "validation.digest"),
                 (asks("digest", json!(format!("blake3:{}", "A".repeat(64)))), "validation.digest"),

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use checkpoint_operator_e2e::s3::Body;
+use anyhow::{Context, Result, bail};
+use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
+use checkpoint_operator_e2e::{python, s3::Body};
 use serde_json::{Value, json};
 
 use crate::support::{HASHES_OF_VOLUME, Scene, hashes_of, model, shared, text};
@@ -185,6 +186,66 @@ async fn content_that_is_not_what_the_pin_says_is_not_published() -> Result<()> 
         heals(scene, "whole", folder).await?;
         scene.revalidate("filtered", "repaired").await?;
         assert_eq!(text(&scene.ready("filtered").await?.data, "/status/digest"), digest);
+        Ok(())
+    })
+    .await
+}
+
+/// Pickles that are only read here, never loaded by anything that follows imports: one of plain data, one that would call
+/// `builtins.print`, as torch.save and joblib never do.
+const PICKLES: &str = "
+import base64, pickle
+class Marker:
+    def __reduce__(self):
+        return (print, ('a marker',))
+for value in ({'step': 3}, {'model': Marker()}):
+    print(base64.b64encode(pickle.dumps(value, protocol=2)).decode())
+";
+
+#[tokio::test]
+async fn a_pickle_that_would_run_code_is_refused_by_its_import_until_it_is_left_out_or_allowed() -> Result<()> {
+    shared("verdict-pickle", async |scene| {
+        let folder = upload(scene)?;
+        let printed = python::evaluate(PICKLES, &[])?;
+        let pickles: Vec<Vec<u8>> = printed.lines().map(|line| Ok(STANDARD.decode(line)?)).collect::<Result<_>>()?;
+        let [plain, marker] = pickles.as_slice() else { bail!("two pickles were expected: {printed}") };
+        scene.put(PREFIX, &[("state.pkl", plain), ("extra/weights.dat", marker)])?;
+        let spec = scene.s3_spec(PREFIX, &["model"]);
+        let damage =
+            Damage { reason: "UnsafePickle", said: &["extra/weights.dat", "builtins.print", "validation.pickle"] };
+        is_refused(scene, "model", spec.clone(), &damage).await?;
+
+        // What no volume takes is not judged by the policy.
+        let mut without = scene.s3_spec(PREFIX, &["without"]);
+        without["volumes"][0]["exclude"] = json!(["extra"]);
+        scene.checkpoint("without", without).await?;
+        let ready = scene.ready("without").await?;
+        assert_eq!(text(&ready.data, "/status/contents/pickle"), "Code");
+
+        let mut allowed = spec;
+        allowed["validation"] = json!({"pickle": "Allow"});
+        scene.checkpoint("model", allowed).await?;
+        scene.ready("model").await?;
+        assert!(scene.output("model-consumer").await?.contains("extra/weights.dat"));
+        assert!(!hashes_of(folder)?.contains("weights.dat"));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn code_that_comes_with_a_model_is_reported_and_forbidden_on_request() -> Result<()> {
+    shared("verdict-code", async |scene| {
+        upload(scene)?;
+        scene.put(PREFIX, &[("modeling_own.py", b"class Own:\n    pass\n")])?;
+        let mut strict = scene.s3_spec(PREFIX, &["strict"]);
+        strict["validation"] = json!({"code": "Forbid"});
+        let damage = Damage { reason: "UnsafeCode", said: &["modeling_own.py", "validation.code"] };
+        is_refused(scene, "strict", strict, &damage).await?;
+        scene.checkpoint("model", scene.s3_spec(PREFIX, &["model"])).await?;
+        let ready = scene.ready("model").await?;
+        let code = ready.data["status"]["contents"]["code"].to_string();
+        assert!(code.contains("modeling_own.py"), "{code}");
         Ok(())
     })
     .await
