@@ -1,4 +1,4 @@
-//! Kubernetes' own schemas in the form that kubeconform reads, from the pinned Kubernetes module (runs `go list`, file I/O).
+//! Kubernetes' own schemas in the form that kubeconform reads, from the pinned Kubernetes module (runs `go mod download`, file I/O).
 //!
 //! Nothing is fetched from a schema site: the module that the test cluster is built from carries them.
 
@@ -21,9 +21,12 @@ pub fn folder() -> Result<PathBuf> {
     let module = Tool::Kubernetes.module();
     let versions = fs::read(module.join("go.mod"))?;
     build_once("schemas", &[&versions, b"1"], |folder| {
-        let list = ["list", "-mod=mod", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"];
-        let source = capture(Command::new("go").args(list).current_dir(&module))?;
-        let file = Path::new(source.trim()).join("api/openapi-spec/swagger.json");
+        // `go list -m` names no folder for a module that nothing has downloaded yet.
+        let download = ["mod", "download", "-json", "k8s.io/kubernetes"];
+        let downloaded = capture(Command::new("go").args(download).current_dir(&module))?;
+        let downloaded: Value = serde_json::from_str(&downloaded).context("go mod download printed no JSON")?;
+        let source = downloaded.get("Dir").and_then(Value::as_str).context("go mod download named no folder")?;
+        let file = Path::new(source).join("api/openapi-spec/swagger.json");
         let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         write_kinds(&serde_json::from_slice(&text)?, folder)
     })
