@@ -9,6 +9,8 @@ pub(super) const SNIFF: u64 = 512;
 const LFS_POINTER_LIMIT: u64 = 1024;
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1";
 
+const UNKNOWN: &str = "a file with a pickle's name and unknown content";
+
 /// Compressed files and archives, which some loaders of pickles open by themselves.
 const WRAPPERS: [(&[u8], &str); 6] = [
     (&[0x1F, 0x8B], "gzip data"),
@@ -20,7 +22,7 @@ const WRAPPERS: [(&[u8], &str); 6] = [
 ];
 
 /// Opcodes that a pickle without a protocol mark can begin with.
-fn may_begin_pickle(first: u8) -> bool {
+pub(super) fn may_begin_pickle(first: u8) -> bool {
     b"(cild}])FGIJKLMNSTUVXBCP".contains(&first) || (0x81..=0x98).contains(&first)
 }
 
@@ -45,13 +47,23 @@ pub(super) fn sniff(start: &[u8], path: &str, size: u64) -> Magic {
     if is_pointer(start, size) {
         return Magic::LfsPointer;
     }
-    if matches!(start, [0x80, 0..=5, ..]) && !stops_at_zero(start) {
+    if is_marked_pickle(start) {
         return Magic::Pickle("a pickle");
     }
     if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
         return Magic::Pickle("a zip archive, which may hold pickles");
     }
     if names::is_pickle(path) { pickle_name(start, path) } else { Magic::Other }
+}
+
+/// Whether a protocol's mark stands there and something that can follow it.
+pub(super) fn is_marked_pickle(start: &[u8]) -> bool {
+    matches!(start, [0x80, 0..=5, ..]) && !stops_at_zero(start)
+}
+
+/// Whether a file is to be taken for a pickle because of its name, and its first bytes do not make it something else.
+pub(super) fn is_pickle_by_name(start: &[u8], path: &str) -> bool {
+    names::is_pickle(path) && pickle_name(start, path) == Magic::Pickle(UNKNOWN)
 }
 
 /// Whether a pickle that begins like this ends with an error before it did anything: zero is no opcode, so only an argument
@@ -81,7 +93,7 @@ fn pickle_name(start: &[u8], path: &str) -> Magic {
     if names::has_extension(path, "bin") && !start.first().copied().is_some_and(may_begin_pickle) {
         return Magic::Other;
     }
-    Magic::Pickle("a file with a pickle's name and unknown content")
+    Magic::Pickle(UNKNOWN)
 }
 
 /// An array of Python objects holds a pickle. The header's text says what the elements are.

@@ -12,6 +12,7 @@ mod magic;
 mod metadata;
 mod names;
 mod peft;
+mod pickle;
 pub mod pickle_encoder;
 mod policy;
 mod probe;

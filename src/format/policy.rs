@@ -50,7 +50,9 @@ fn accepted(policy: PicklePolicy) -> PickleTier {
 pub(super) fn pickles(evidence: &Evidence, validation: &Validation, volumes: &[Selector], notes: &mut Notes) {
     for (&file, fact) in &evidence.pickles {
         let path = &evidence.tree.file(file).path;
-        if fact.tier <= accepted(validation.pickle) || !is_taken(path, volumes) {
+        // A pickle of plain data is harmless and still a pickle.
+        let refused = validation.pickle == PicklePolicy::Forbid || fact.tier > accepted(validation.pickle);
+        if !refused || !is_taken(path, volumes) {
             continue;
         }
         let setting = match fact.tier {

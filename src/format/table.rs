@@ -4,7 +4,7 @@ use super::{
     dict,
     evidence::{Evidence, Tree},
     findings::Notes,
-    generic, hugging_face, peft,
+    generic, hugging_face, peft, pickle,
     probe::{Probe, Sniff},
     safetensors, sharded, trainer,
 };
@@ -49,13 +49,14 @@ impl Family {
 
 /// All formats; the first that claims a checkpoint names it. A folder often is several: an adapter within a Trainer's folder
 /// within the shape of a Hugging Face model.
-pub(super) const FORMATS: [Family; 7] = [
+pub(super) const FORMATS: &[Family] = &[
     dict::FAMILY,
     peft::FAMILY,
     trainer::FAMILY,
     hugging_face::FAMILY,
     sharded::FAMILY,
     safetensors::FAMILY,
+    pickle::FAMILY,
     generic::FAMILY,
 ];
 

@@ -1,0 +1,163 @@
+//! What a pickle builds, as values in an arena: nothing is ever called or imported. Pure, no I/O.
+
+use std::ops::Range;
+
+/// Names a value of a stream.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(in crate::format) struct ValueId(u32);
+
+/// A value. Containers hold the names of other values, so nothing is deep.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::format) enum Value {
+    /// `None`
+    None,
+    /// A truth value.
+    Bool(bool),
+    /// An integer of at most 64 bits.
+    Int(i64),
+    /// A larger integer.
+    BigInt,
+    /// A floating-point number.
+    Float(f64),
+    /// A text of at most [`super::Limits::TEXT`] bytes.
+    Text(String),
+    /// A longer text, where it stands in the window.
+    LongText(Range<u64>),
+    /// Bytes, where they stand in the window.
+    Bytes(Range<u64>),
+    /// A list.
+    List(Vec<ValueId>),
+    /// A tuple.
+    Tuple(Vec<ValueId>),
+    /// A dict, in the order in which it was filled.
+    Dict(Vec<(ValueId, ValueId)>),
+    /// A set or a frozen set.
+    Set(Vec<ValueId>),
+    /// Something that is imported.
+    Global {
+        /// Where from, in Python 3's names.
+        module: String,
+        /// What.
+        name: String,
+    },
+    /// The result of a call, which only the loader knows.
+    Object(Box<Object>),
+    /// What the loader's own callback gives for this key.
+    Persistent(ValueId),
+    /// Something that cannot be followed.
+    Unknown,
+}
+
+/// The result of calling something.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::format) struct Object {
+    /// What is called.
+    pub callable: ValueId,
+    /// The tuple of the arguments.
+    pub arguments: ValueId,
+    /// What it is then given as its state.
+    pub state: Option<ValueId>,
+    /// What is appended to it.
+    pub items: Vec<ValueId>,
+    /// What is set in it.
+    pub entries: Vec<(ValueId, ValueId)>,
+}
+
+/// All values of a stream.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::format) struct Values(Vec<Value>);
+
+impl Values {
+    pub(super) fn push(&mut self, value: Value) -> ValueId {
+        let id = ValueId(u32::try_from(self.0.len()).unwrap_or(u32::MAX));
+        self.0.push(value);
+        id
+    }
+
+    pub(super) fn get_mut(&mut self, id: ValueId) -> Option<&mut Value> {
+        self.0.get_mut(id.0 as usize)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The value.
+    pub fn get(&self, id: ValueId) -> &Value {
+        self.0.get(id.0 as usize).unwrap_or(&Value::Unknown)
+    }
+
+    /// Every value, in the order in which they came to be.
+    pub fn iter(&self) -> impl Iterator<Item = (ValueId, &Value)> {
+        (0u32..).map(ValueId).zip(&self.0)
+    }
+
+    /// The text that it is.
+    pub fn text(&self, id: ValueId) -> Option<&str> {
+        if let Value::Text(text) = self.get(id) { Some(text) } else { None }
+    }
+
+    /// The integer that it is.
+    pub fn int(&self, id: ValueId) -> Option<i64> {
+        if let Value::Int(number) = self.get(id) { Some(*number) } else { None }
+    }
+
+    /// The size or count that it is.
+    pub fn size(&self, id: ValueId) -> Option<u64> {
+        self.int(id).and_then(|number| u64::try_from(number).ok())
+    }
+
+    /// The elements of a list, a tuple or a set, also of one that is made by a call without arguments.
+    pub fn elements(&self, id: ValueId) -> Option<&[ValueId]> {
+        match self.get(id) {
+            Value::List(items) | Value::Tuple(items) | Value::Set(items) => Some(items),
+            Value::Object(object) if !object.items.is_empty() => Some(&object.items),
+            _ => None,
+        }
+    }
+
+    /// The entries of a dict, or of an object that entries are set in (an `OrderedDict`).
+    pub fn entries(&self, id: ValueId) -> Option<&[(ValueId, ValueId)]> {
+        match self.get(id) {
+            Value::Dict(entries) => Some(entries),
+            Value::Object(object) => Some(&object.entries),
+            _ => None,
+        }
+    }
+
+    /// What a dict has for a key; the last one counts, as in Python.
+    pub fn entry(&self, id: ValueId, key: &str) -> Option<ValueId> {
+        let entries = self.entries(id)?;
+        entries.iter().rev().find(|(known, _)| self.text(*known) == Some(key)).map(|(_, value)| *value)
+    }
+
+    /// What the state of an object has for an attribute.
+    pub fn attribute(&self, id: ValueId, name: &str) -> Option<ValueId> {
+        let Value::Object(object) = self.get(id) else { return None };
+        let state = object.state?;
+        // The state of an object with slots is a tuple of two dicts.
+        let slots = match self.get(state) {
+            Value::Tuple(parts) if parts.len() == 2 => parts.get(1).copied(),
+            _ => None,
+        };
+        self.entry(state, name).or_else(|| self.entry(slots?, name))
+    }
+
+    /// Module and name of what is imported.
+    pub fn global(&self, id: ValueId) -> Option<(&str, &str)> {
+        if let Value::Global { module, name } = self.get(id) { Some((module, name)) } else { None }
+    }
+
+    /// What is called to make an object.
+    pub fn callable(&self, id: ValueId) -> Option<(&str, &str)> {
+        if let Value::Object(object) = self.get(id) { self.global(object.callable) } else { None }
+    }
+
+    /// The arguments of an object that is made by calling this.
+    pub fn is_call(&self, id: ValueId, module: &str, name: &str) -> Option<&[ValueId]> {
+        let Value::Object(object) = self.get(id) else { return None };
+        let arguments = if let Value::Tuple(arguments) = self.get(object.arguments) { arguments } else { return None };
+        (self.global(object.callable) == Some((module, name))).then_some(arguments.as_slice())
+    }
+}
