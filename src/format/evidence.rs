@@ -135,6 +135,8 @@ pub(super) struct Evidence {
     pub config: Document,
     /// `adapter_config.json`
     pub adapter: Document,
+    /// `tokenizer_config.json`
+    pub tokenizer: Document,
     /// `trainer_state.json`
     pub trainer: Option<trainer::State>,
     /// `.metadata.json`
@@ -162,6 +164,7 @@ impl Evidence {
             indexes: BTreeMap::new(),
             config: Document::Unread,
             adapter: Document::Unread,
+            tokenizer: Document::Unread,
             trainer: None,
             metadata: None,
             pickles: BTreeMap::new(),

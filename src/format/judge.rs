@@ -8,8 +8,7 @@ use super::{
     findings::Notes,
     metadata, names,
     probe::{NameProbe, Probe, SniffProbe},
-    table::FORMATS,
-    verdict,
+    table, verdict,
 };
 use crate::contract::{Depth, Reason, Validation, filter::Selector};
 
@@ -193,14 +192,14 @@ impl Judge {
     /// What the files that were read ask for.
     fn follow(&mut self) -> Stage {
         let none = self.ledger.is_overdrawn() || self.evidence.inline || self.evidence.depth == Depth::Listing;
-        let families = FORMATS.iter().filter(|_| !none);
+        let families = table::all().filter(|_| !none);
         Stage::Following(families.flat_map(|family| (family.follow)(&self.evidence)).collect())
     }
 
     /// Checks the files together.
     fn compare(&mut self) -> Stage {
         if !self.ledger.is_overdrawn() && !verdict::is_empty(&self.evidence) && !self.evidence.inline {
-            for family in FORMATS {
+            for family in table::all() {
                 (family.check)(&mut self.evidence, &mut self.notes);
             }
         }
@@ -227,9 +226,9 @@ impl Judge {
 
 /// How a file is read: as metadata, in the way of the first format that knows it, or only its first bytes.
 fn probe(tree: &Tree, file: usize) -> Box<dyn Probe> {
-    let known = || FORMATS.iter().find_map(|family| (family.probe)(tree, file));
+    let known = || table::all().find_map(|family| (family.probe)(tree, file));
     metadata::probe(tree, file).or_else(known).unwrap_or_else(|| {
         let file = tree.file(file);
-        Box::new(SniffProbe::new(&file.path, file.size, FORMATS.iter().map(|family| family.sniff).collect()))
+        Box::new(SniffProbe::new(&file.path, file.size, table::all().map(|family| family.sniff).collect()))
     })
 }

@@ -1,16 +1,23 @@
 //! Judges a checkpoint from its listing and small ranges of its files. Pure, sans I/O: it asks for bytes and is given them.
 
+mod archive;
+mod code;
+mod counts;
 mod dict;
 mod document;
 mod evidence;
 mod findings;
 mod generic;
+mod gguf;
+mod hdf5;
 mod hugging_face;
 mod json;
 mod judge;
+mod keras;
 mod magic;
 mod metadata;
 mod names;
+mod numpy;
 mod peft;
 mod pickle;
 pub mod pickle_encoder;
@@ -21,9 +28,11 @@ mod sharded;
 mod table;
 #[cfg(test)]
 mod tests;
+mod torch;
 mod trainer;
 mod verdict;
 mod window;
+mod zip;
 
 use std::ops::Range;
 

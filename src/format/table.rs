@@ -1,14 +1,17 @@
 //! The one table of all formats. A new format is a file of its own and a line here. Pure, no I/O.
 
 use super::{
-    dict,
+    archive, code, dict,
     evidence::{Evidence, Tree},
     findings::Notes,
-    generic, hugging_face, peft, pickle,
+    generic, gguf, hdf5, hugging_face, keras, numpy, peft, pickle,
     probe::{Probe, Sniff},
-    safetensors, sharded, trainer,
+    safetensors, sharded, torch, trainer,
 };
 use crate::contract::{Contents, Format};
+
+/// A probe of the file of this index.
+pub(super) type FileProbe = (usize, Box<dyn Probe>);
 
 /// What a format knows. All but the name can be left out (`..Family::of(Format::X)`).
 #[derive(Clone, Copy)]
@@ -24,7 +27,7 @@ pub(super) struct Family {
     /// How it reads a file that is its own by its first bytes; asked when no format knows the name.
     pub sniff: Sniff,
     /// What is to be read after all files were looked at, because they ask for it.
-    pub follow: fn(&Evidence) -> Vec<(usize, Box<dyn Probe>)>,
+    pub follow: fn(&Evidence) -> Vec<FileProbe>,
     /// What must be true of the files together; called for every checkpoint. It may note code and pickles.
     pub check: fn(&mut Evidence, &mut Notes),
     /// Facts that it knows; the first format that sets a fact wins.
@@ -56,9 +59,26 @@ pub(super) const FORMATS: &[Family] = &[
     hugging_face::FAMILY,
     sharded::FAMILY,
     safetensors::FAMILY,
+    torch::LIGHTNING,
+    torch::SCRIPT,
+    torch::EXPORT,
+    torch::FAMILY,
+    gguf::FAMILY,
+    keras::FAMILY,
+    hdf5::FAMILY,
+    archive::SKOPS,
+    numpy::FAMILY,
     pickle::FAMILY,
     generic::FAMILY,
 ];
+
+/// Readers that judge files of every format and name none.
+pub(super) const READERS: &[Family] = &[code::READER];
+
+/// All formats and readers, in the order in which they are asked.
+pub(super) fn all() -> impl Iterator<Item = &'static Family> {
+    FORMATS.iter().chain(READERS)
+}
 
 #[cfg(test)]
 mod tests {

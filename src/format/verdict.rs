@@ -40,7 +40,10 @@ pub(super) fn conclude(
             (family.describe)(evidence, &mut contents);
         }
         contents.pickle = Some(evidence.pickles.values().map(|fact| fact.tier).max().unwrap_or_default());
-        evidence.code.sort();
+        let tree = &evidence.tree;
+        evidence
+            .code
+            .sort_by(|left, right| (&tree.file(left.file).path, left).cmp(&(&tree.file(right.file).path, right)));
         evidence.code.dedup();
         contents.code = code(evidence);
         contents.components = components(evidence, format);

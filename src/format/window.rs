@@ -26,8 +26,6 @@ pub(super) enum Stop {
     Bad(String),
     /// It is more than is read; the text says of what and how much is the limit.
     TooLarge(String),
-    /// It is another kind of file, and no harm.
-    Foreign,
 }
 
 impl Stop {
@@ -61,15 +59,12 @@ impl Cache {
         self.held += bytes.len() as u64;
         let before =
             self.pieces.range_mut(..=at).next_back().filter(|(start, piece)| **start + piece.len() as u64 == at);
-        let start = match before {
-            Some((&start, piece)) => {
-                piece.extend_from_slice(bytes);
-                start
-            }
-            None => {
-                self.pieces.insert(at, bytes.to_vec());
-                at
-            }
+        let start = if let Some((&start, piece)) = before {
+            piece.extend_from_slice(bytes);
+            start
+        } else {
+            self.pieces.insert(at, bytes.to_vec());
+            at
         };
         let end = at + bytes.len() as u64;
         if let Entry::Occupied(next) = self.pieces.entry(end) {
@@ -129,11 +124,6 @@ impl<'a> Window<'a> {
     /// Length in bytes.
     pub fn len(&self) -> u64 {
         self.end - self.begin
-    }
-
-    /// Where it begins in the file.
-    pub fn offset(&self) -> u64 {
-        self.begin
     }
 
     /// A part of it.
@@ -255,7 +245,6 @@ impl<P: Parse> WindowProbe<P> {
             }
             Err(Stop::Bad(text)) => Err(Problem::Broken(text)),
             Err(Stop::TooLarge(text)) => Err(Problem::TooLarge(text)),
-            Err(Stop::Foreign) => Err(Problem::Foreign),
         };
         self.outcome = Some(outcome);
         self.cache = Cache::default();

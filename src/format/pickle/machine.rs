@@ -97,7 +97,7 @@ pub(super) fn run(window: Window<'_>, begin: u64, limits: &Limits, gap: Gap<'_>)
         machine.raise(PickleTier::Code, || format!("cannot be followed to its end ({problem})"));
     }
     let Machine { at, calls, values, imports, tier, offence, .. } = machine;
-    Ok(Stream { begin, end: at, calls, root, values, imports, tier, offence, problem })
+    Ok(Stream { end: at, calls, root, values, imports, tier, offence, problem })
 }
 
 impl Machine<'_> {
@@ -121,7 +121,7 @@ impl Machine<'_> {
             b'(' => self.marks.push(self.stack.len()),
             b'0' => self.discard()?,
             b'1' => {
-                self.to_mark()?;
+                self.above_mark()?;
             }
             b'2' => {
                 let top = self.top()?;
@@ -140,8 +140,8 @@ impl Machine<'_> {
             b'l' | b't' | b'd' | 0x91 | 0x85..=0x87 => self.container(opcode)?,
             b'a' | b'e' | 0x90 => self.add_items(opcode)?,
             b's' | b'u' => self.set_items(opcode)?,
-            b'g' | b'h' | b'j' => self.from_memo(opcode)?,
-            b'p' | b'q' | b'r' | 0x94 => self.to_memo(opcode)?,
+            b'g' | b'h' | b'j' => self.recall(opcode)?,
+            b'p' | b'q' | b'r' | 0x94 => self.memoize(opcode)?,
             b'c' | 0x93 => self.import(opcode)?,
             b'R' | 0x81 | 0x92 | b'i' | b'o' => self.call(opcode)?,
             b'b' => self.build(gap)?,
@@ -193,14 +193,14 @@ impl Machine<'_> {
         self.pop().map(|_| ())
     }
 
-    fn to_mark(&mut self) -> Step<Vec<ValueId>> {
+    fn above_mark(&mut self) -> Step<Vec<ValueId>> {
         match self.marks.pop() {
             Some(mark) => Ok(self.stack.split_off(mark.min(self.stack.len()))),
             None => malformed(format!("the opcode before byte {} needs a mark that is not there", self.at)),
         }
     }
 
-    fn advance(&mut self, length: u64) -> Step<Range<u64>> {
+    fn advance(&mut self, length: u64) -> Range<u64> {
         let end = self.at.saturating_add(length);
         if let Some(frame) = self.frame {
             if end > frame && self.at < frame {
@@ -212,16 +212,16 @@ impl Machine<'_> {
         }
         let range = self.at..end;
         self.at = end;
-        Ok(range)
+        range
     }
 
     fn byte(&mut self) -> Step<u8> {
-        let range = self.advance(1)?;
+        let range = self.advance(1);
         Ok(self.window.array::<1>(range.start)?[0])
     }
 
     fn little<const N: usize>(&mut self) -> Step<u64> {
-        let range = self.advance(N as u64)?;
+        let range = self.advance(N as u64);
         let bytes = self.window.array::<N>(range.start)?;
         Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
@@ -232,7 +232,7 @@ impl Machine<'_> {
             return malformed(format!("the line at byte {} does not end", self.at));
         };
         let text = String::from_utf8_lossy(start.get(..length).unwrap_or_default()).into_owned();
-        self.advance(length as u64 + 1)?;
+        self.advance(length as u64 + 1);
         Ok(text)
     }
 
@@ -264,7 +264,7 @@ impl Machine<'_> {
             b'G' => Value::Float(f64::from_bits(self.little::<8>()?.swap_bytes())),
             0x8A | 0x8B => {
                 let length = if opcode == 0x8A { self.little::<1>()? } else { self.little::<4>()? };
-                let range = self.advance(length)?;
+                let range = self.advance(length);
                 if length > 8 {
                     self.skip(&range)?;
                     Value::BigInt
@@ -338,7 +338,7 @@ impl Machine<'_> {
             b'T' | b'X' => self.little::<4>()?,
             _ => self.little::<8>()?,
         };
-        let range = self.advance(length)?;
+        let range = self.advance(length);
         self.skip(&range)?;
         let value = if length > Limits::TEXT {
             Value::LongText(range)
@@ -361,7 +361,7 @@ impl Machine<'_> {
             b'B' => self.little::<4>()?,
             _ => self.little::<8>()?,
         };
-        let range = self.advance(length)?;
+        let range = self.advance(length);
         self.skip(&range)?;
         self.push(Value::Bytes(range));
         Ok(())
@@ -377,7 +377,7 @@ impl Machine<'_> {
                 items.reverse();
                 items
             }
-            _ => self.to_mark()?,
+            _ => self.above_mark()?,
         };
         let value = match opcode {
             b'l' => Value::List(items),
@@ -397,7 +397,7 @@ impl Machine<'_> {
     }
 
     fn add_items(&mut self, opcode: u8) -> Step<()> {
-        let items = if opcode == b'a' { vec![self.pop()?] } else { self.to_mark()? };
+        let items = if opcode == b'a' { vec![self.pop()?] } else { self.above_mark()? };
         let target = self.top()?;
         match self.values.get_mut(target) {
             Some(Value::List(list)) if opcode != 0x90 => list.extend(items),
@@ -416,7 +416,7 @@ impl Machine<'_> {
             let value = self.pop()?;
             vec![self.pop()?, value]
         } else {
-            self.to_mark()?
+            self.above_mark()?
         };
         let pairs = self.pairs(&items)?;
         let target = self.top()?;
@@ -450,7 +450,7 @@ impl Machine<'_> {
         }
     }
 
-    fn from_memo(&mut self, opcode: u8) -> Step<()> {
+    fn recall(&mut self, opcode: u8) -> Step<()> {
         let key = match opcode {
             b'h' => self.little::<1>()?,
             b'j' => self.little::<4>()?,
@@ -468,7 +468,7 @@ impl Machine<'_> {
         line.trim().parse().map_or_else(|_| malformed(format!("{line:?} is no place in a memo")), Ok)
     }
 
-    fn to_memo(&mut self, opcode: u8) -> Step<()> {
+    fn memoize(&mut self, opcode: u8) -> Step<()> {
         let key = match opcode {
             b'q' => self.little::<1>()?,
             b'r' => self.little::<4>()?,
@@ -520,13 +520,13 @@ impl Machine<'_> {
             }
             b'i' => {
                 let (module, name) = (self.line()?, self.line()?);
-                let items = self.to_mark()?;
+                let items = self.above_mark()?;
                 let arguments = self.values.push(Value::Tuple(items));
                 let global = self.global(&module, &name);
                 (self.values.push(global), arguments)
             }
             _ => {
-                let mut items = self.to_mark()?;
+                let mut items = self.above_mark()?;
                 if items.is_empty() {
                     return malformed("it makes an object without a class");
                 }

@@ -7,7 +7,7 @@ mod file;
 mod globals;
 mod machine;
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::format) mod tests;
 mod values;
 
 pub(super) use file::FAMILY;
@@ -68,8 +68,6 @@ pub(super) struct Import {
 /// One stream, followed to its `STOP` or to where it breaks.
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
-    /// Where it begins in the window.
-    pub begin: u64,
     /// Behind its `STOP`, or where it broke.
     pub end: u64,
     /// Calls that it makes.

@@ -157,7 +157,7 @@ impl Values {
     /// The arguments of an object that is made by calling this.
     pub fn is_call(&self, id: ValueId, module: &str, name: &str) -> Option<&[ValueId]> {
         let Value::Object(object) = self.get(id) else { return None };
-        let arguments = if let Value::Tuple(arguments) = self.get(object.arguments) { arguments } else { return None };
+        let Value::Tuple(arguments) = self.get(object.arguments) else { return None };
         (self.global(object.callable) == Some((module, name))).then_some(arguments.as_slice())
     }
 }

@@ -31,7 +31,7 @@ fn adapter() -> Folder {
 fn trainer() -> Folder {
     let state = r#"{"global_step": 500, "epoch": 3.0, "best_metric": NaN, "log_history": [
         {"loss": 1.0, "step": 1}, {"eval_loss": 1.5, "eval_old": 1, "step": 2}, {"eval_loss": 1.25, "eval_acc": NaN, "nested": {"eval_x": 1}}, {"train_loss": 2}]}"#;
-    model().with("trainer_state.json", state).with("optimizer.pt", "PK\x03\x04").with("training_args.bin", "PK\x03\x04")
+    model().with("trainer_state.json", state).with("optimizer.pt", torch_file()).with("training_args.bin", torch_file())
 }
 
 fn below(folder: &Folder, name: &str) -> Folder {
@@ -107,7 +107,7 @@ fn a_trainer_folder() {
         contents.metrics,
         [("eval_loss", "1.25"), ("eval_acc", "NaN")].map(|(key, value)| (key.into(), value.into())).into()
     );
-    assert_eq!(contents.pickle, Some(PickleTier::Unchecked));
+    assert_eq!(contents.pickle, Some(PickleTier::None));
     assert_eq!(contents.architecture.as_deref(), Some("LlamaForCausalLM"));
 }
 

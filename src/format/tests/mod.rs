@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use serde_json::json;
 
-use super::*;
+use super::{zip::tests::archive, *};
 use crate::contract::{Depth, PicklePolicy, Validation, filter::Selector};
 
 /// Where bytes come from.
@@ -99,6 +99,11 @@ impl Folder {
 
 pub(super) fn allowing(depth: Depth) -> Validation {
     Validation { depth, pickle: PicklePolicy::Allow, ..Validation::default() }
+}
+
+/// An empty dict as `torch.save` writes it.
+pub(super) fn torch_file() -> Vec<u8> {
+    archive(&[("archive/data.pkl", b"\x80\x02}q\x00."), ("archive/version", b"3\n")])
 }
 
 /// A safetensors file of U8 tensors.

@@ -1,12 +1,16 @@
 //! What the user asked for.
 
-use super::{super::pickle::tests::Assembler, *};
+use super::{
+    super::{pickle::tests::Assembler, zip::tests::archive},
+    *,
+};
 use crate::contract::{Format, PickleTier, filter::Filter};
 
 fn folder() -> Folder {
+    let marker = Assembler::protocol(2).global("marker", "run").call("marker").stop();
     Folder::new([
         ("model.safetensors", tensors(&[("a", 1)])),
-        ("sub/optimizer.pt", b"PK\x03\x04".to_vec()),
+        ("sub/optimizer.pt", archive(&[("archive/data.pkl", &marker), ("archive/version", b"3")])),
         ("notes.txt", b"\x80\x04.".to_vec()),
     ])
 }
@@ -69,7 +73,7 @@ fn only_what_volumes_take_is_judged_for_pickles() {
     let narrow = volume(&["optimizer*", "*.txt"]);
     assert_good(&folder().judge_with(&validation, std::slice::from_ref(&narrow)));
     let verdict = folder().judge_with(&validation, &[narrow, volume(&["*.txt"])]);
-    assert_bad(&verdict, Reason::UnsafePickle, "sub/optimizer.pt", "zip archive");
+    assert_bad(&verdict, Reason::UnsafePickle, "sub/optimizer.pt", "imports marker.run in its archive/data.pkl");
 }
 
 #[test]

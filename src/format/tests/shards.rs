@@ -100,11 +100,11 @@ fn numbers_are_checked_without_an_index() {
     }
     let verdict = good().without(missing).judge_with(&allowing(Depth::Listing), &[]);
     assert_bad(&verdict, Reason::Incomplete, missing, "2 of 3");
-    let from_zero = Folder::new([("x-00000-of-00002.gguf", vec![1]), ("x-00001-of-00002.gguf", vec![1])]);
+    let from_zero = Folder::new([("x-00000-of-00002.ot", vec![1]), ("x-00001-of-00002.ot", vec![1])]);
     assert_good(&from_zero.judge());
-    let huge = Folder::new([("x-00001-of-999999999.gguf", vec![1])]);
+    let huge = Folder::new([("x-00001-of-999999999.ot", vec![1])]);
     let verdict = huge.judge();
-    assert_bad(&verdict, Reason::Incomplete, "x-000000002-of-999999999.gguf", "1 of 999999999");
+    assert_bad(&verdict, Reason::Incomplete, "x-000000002-of-999999999.ot", "1 of 999999999");
     assert!(verdict.findings.len() < 20);
 }
 
@@ -130,8 +130,8 @@ fn shards_of_pickles_must_be_there_too() {
             "pytorch_model.bin.index.json",
             index(4, &[("a", "pytorch_model-00001-of-00002.bin"), ("b", "pytorch_model-00002-of-00002.bin")]),
         ),
-        ("pytorch_model-00001-of-00002.bin", b"PK\x03\x04".to_vec()),
+        ("pytorch_model-00001-of-00002.bin", torch_file()),
     ]);
     assert_bad(&folder.judge(), Reason::Incomplete, "pytorch_model-00002-of-00002.bin", "is missing");
-    assert_good(&folder.with("pytorch_model-00002-of-00002.bin", "PK\x03\x04").judge());
+    assert_good(&folder.with("pytorch_model-00002-of-00002.bin", torch_file()).judge());
 }

@@ -1,0 +1,186 @@
+//! Zip archives of every kind: what they are, pickles in their entries, and what their own format asks of them. Pure, no I/O.
+
+mod checksums;
+mod entries;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    evidence::{CodeFact, Evidence, PickleFact},
+    findings::{Notes, UPLOAD_AGAIN},
+    keras, names, numpy,
+    probe::{Probe, Problem},
+    table::Family,
+    torch::tensors::Saved,
+    window::{Parse, Parsed, Window, WindowProbe},
+    zip::{self, Directory, Entry},
+};
+use crate::contract::{Depth, Format, PickleTier, Reason};
+
+/// What kind of archive it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// `torch.save`
+    Torch,
+    /// `torch.jit.save`
+    TorchScript,
+    /// `torch.export.save`
+    TorchExport,
+    /// `numpy.savez`
+    NumPy,
+    /// Keras 3
+    Keras,
+    /// skops
+    Skops,
+    /// Anything else.
+    Other,
+}
+
+/// An archive that could be read.
+#[derive(Debug)]
+pub(super) struct Archive {
+    /// What it is.
+    pub kind: Kind,
+    /// Its entries, for those who read on.
+    pub entries: Vec<Entry>,
+}
+
+/// What was found in an archive.
+pub(super) struct Found {
+    directory: Directory,
+    kind: Kind,
+    pickle: Option<PickleFact>,
+    saved: Option<Saved>,
+    keras: Option<keras::Model>,
+    counts: Option<super::counts::Counts>,
+    code: Vec<(bool, String)>,
+    /// Things that are there and that nothing uses.
+    unused: Option<String>,
+}
+
+/// Files of skops: what they name is imported, but nothing in them is a pickle.
+pub(super) const SKOPS: Family = Family {
+    claims: |evidence| of_kind(evidence, Kind::Skops).next().is_some(),
+    places: |evidence| paths(evidence, Kind::Skops),
+    ..Family::of(Format::Skops)
+};
+
+/// A zip archive: every one is read here, whatever format it then belongs to.
+pub(super) fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
+    let is_zip = start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06");
+    is_zip.then(|| WindowProbe::boxed(ArchiveFile { npz: names::has_extension(path, "npz") }, size, start))
+}
+
+/// Files of a kind.
+pub(super) fn of_kind(evidence: &Evidence, kind: Kind) -> impl Iterator<Item = usize> {
+    evidence.all::<Archive>().filter(move |(_, archive)| archive.kind == kind).map(|(file, _)| file)
+}
+
+/// Their paths.
+pub(super) fn paths(evidence: &Evidence, kind: Kind) -> Vec<String> {
+    of_kind(evidence, kind).map(|file| evidence.tree.file(file).path.clone()).collect()
+}
+
+/// At depth `Content`, the checksums of all entries.
+pub(super) fn follow(evidence: &Evidence) -> Vec<(usize, Box<dyn Probe>)> {
+    if evidence.depth < Depth::Content {
+        return Vec::new();
+    }
+    let all = evidence.all::<Archive>();
+    all.map(|(file, archive)| (file, Box::new(checksums::Checksums::new(&archive.entries)) as Box<dyn Probe>)).collect()
+}
+
+struct ArchiveFile {
+    npz: bool,
+}
+
+impl Parse for ArchiveFile {
+    type Output = Found;
+
+    fn remembered(found: &Found) -> u64 {
+        found.directory.entries.len() as u64 + found.saved.as_ref().map_or(0, |saved| saved.counts.tensors)
+    }
+
+    fn parse(&self, file: &Window<'_>) -> Parsed<Found> {
+        let directory = zip::directory(file)?;
+        let kind = entries::kind(&directory, self.npz);
+        let mut found = Found {
+            kind,
+            pickle: None,
+            saved: None,
+            keras: None,
+            counts: None,
+            code: Vec::new(),
+            unused: None,
+            directory: Directory::default(),
+        };
+        match kind {
+            Kind::Torch | Kind::TorchScript => {
+                let torch = entries::torch(file, &directory, kind == Kind::TorchScript)?;
+                (found.saved, found.unused) = (Some(torch.saved), torch.unused);
+            }
+            Kind::Keras => {
+                let model = keras::archive(file, &directory)?;
+                found.code.clone_from(&model.code);
+                found.keras = Some(model);
+            }
+            Kind::NumPy => found.counts = Some(numpy::archive(file, &directory)?),
+            Kind::TorchExport | Kind::Skops | Kind::Other => {}
+        }
+        found.pickle = entries::pickles(file, &directory, kind, 0)?;
+        found.directory = directory;
+        Ok(found)
+    }
+
+    fn finish(self, outcome: Result<Found, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
+        let path = evidence.tree.file(file).path.clone();
+        let shown = names::shown(&path);
+        match outcome {
+            Ok(found) => found.leave(file, &path, evidence, notes),
+            Err(Problem::Broken(problem)) => {
+                let message = format!("{shown} is damaged: {problem}; {UPLOAD_AGAIN}");
+                notes.fatal(Reason::Corrupt, Some(&path), message);
+                let what = format!("is a zip archive that cannot be read ({problem})");
+                evidence.note_pickle(file, PickleFact { tier: PickleTier::Code, what });
+            }
+            Err(Problem::TooLarge(problem)) => {
+                let what = format!("is a zip archive that was not checked ({problem})");
+                evidence.note_pickle(file, PickleFact { tier: PickleTier::Unchecked, what });
+            }
+            Err(Problem::Foreign) => {}
+        }
+    }
+}
+
+impl Found {
+    fn leave(self, file: usize, path: &str, evidence: &mut Evidence, notes: &mut Notes) {
+        let shown = names::shown(path);
+        for finding in &self.directory.findings {
+            let message = format!("{shown} {finding}: such an archive was not written by a library; {UPLOAD_AGAIN}");
+            notes.fatal(Reason::Corrupt, Some(path), message);
+        }
+        if let Some(unused) = &self.unused {
+            notes.warn(Reason::Incomplete, Some(path), format!("{shown} has {unused}, which nothing in it uses"));
+        }
+        if let Some(pickle) = self.pickle {
+            evidence.note_pickle(file, pickle);
+        }
+        if self.kind == Kind::TorchScript {
+            let what = "a TorchScript program".to_owned();
+            evidence.note_code(CodeFact { on_load: false, file, what });
+        }
+        for (on_load, what) in self.code {
+            evidence.note_code(CodeFact { on_load, file, what });
+        }
+        if let Some(saved) = self.saved {
+            evidence.put(file, saved);
+        }
+        if let Some(model) = self.keras {
+            evidence.put(file, model);
+        }
+        if let Some(counts) = self.counts {
+            evidence.put(file, numpy::Arrays(counts));
+        }
+        evidence.put(file, Archive { kind: self.kind, entries: self.directory.entries });
+    }
+}

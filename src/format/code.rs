@@ -1,0 +1,94 @@
+//! Code of people that lies beside a model: Python files, native libraries, chat templates. Pure, no I/O.
+
+use super::{
+    document,
+    evidence::{CodeFact, Document, Evidence},
+    findings::Notes,
+    names,
+    table::Family,
+};
+use crate::contract::Format;
+
+const TOKENIZER: &str = "tokenizer_config.json";
+/// Extensions of native libraries, which nothing loads by itself and no check can look into.
+const LIBRARIES: [&str; 4] = ["so", "dll", "dylib", "pyd"];
+
+/// What it finds belongs to whatever format the folder has; it claims none.
+pub(super) const READER: Family = Family {
+    probe: |tree, file| document::probe(tree, file, TOKENIZER, |evidence| &mut evidence.tokenizer),
+    check,
+    ..Family::of(Format::Generic)
+};
+
+fn check(evidence: &mut Evidence, _: &mut Notes) {
+    if evidence.tree.iter().all(|(_, file)| !may_be_code(&file.path)) {
+        return;
+    }
+    let mapped = [&evidence.config, &evidence.tokenizer, &evidence.adapter]
+        .iter()
+        .any(|document| document.get("auto_map").is_some());
+    let mut found = Vec::new();
+    for (file, listed) in evidence.tree.iter() {
+        let name = names::base(&listed.path);
+        let what = if names::has_extension(name, "py") {
+            if mapped { "Python code of the model (auto_map)" } else { "Python code" }
+        } else if is_library(name) {
+            "a native library"
+        } else if names::has_extension(name, "jinja") || (name == TOKENIZER && has_template(&evidence.tokenizer)) {
+            "a chat template"
+        } else {
+            continue;
+        };
+        found.push(CodeFact { on_load: false, file, what: what.to_owned() });
+    }
+    for fact in found {
+        evidence.note_code(fact);
+    }
+}
+
+fn is_library(name: &str) -> bool {
+    LIBRARIES.iter().any(|library| names::has_extension(name, library)) || name.contains(".so.")
+}
+
+fn may_be_code(path: &str) -> bool {
+    let name = names::base(path);
+    name == TOKENIZER
+        || is_library(name)
+        || ["py", "jinja"].iter().any(|extension| names::has_extension(name, extension))
+}
+
+fn has_template(tokenizer: &Document) -> bool {
+    tokenizer.get("chat_template").is_some_and(|template| !template.is_null())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Folder, assert_bad, assert_good, tensors};
+    use crate::contract::{CodePolicy, Reason, Validation};
+
+    #[test]
+    fn code_beside_a_model_is_reported_and_forbidden_on_request() {
+        let folder = Folder::new([
+            ("config.json", br#"{"model_type": "x", "auto_map": {"AutoModel": "modeling_x.X"}}"#.to_vec()),
+            ("model.safetensors", tensors(&[("a", 1)])),
+            ("modeling_x.py", b"class X: pass".to_vec()),
+            ("kernels/fast.so", b"\x7fELF".to_vec()),
+            ("chat_template.jinja", b"{{ messages }}".to_vec()),
+            ("tokenizer_config.json", br#"{"chat_template": "{{ messages }}"}"#.to_vec()),
+        ]);
+        let verdict = folder.judge();
+        assert_good(&verdict);
+        assert_eq!(
+            verdict.contents.code,
+            [
+                "chat_template.jinja: a chat template",
+                "kernels/fast.so: a native library",
+                "modeling_x.py: Python code of the model (auto_map)",
+                "tokenizer_config.json: a chat template",
+            ]
+        );
+        let strict = Validation { code: CodePolicy::Forbid, ..Validation::default() };
+        let verdict = folder.judge_with(&strict, &[]);
+        assert_bad(&verdict, Reason::UnsafeCode, "chat_template.jinja", "validation.code: OptIn");
+    }
+}

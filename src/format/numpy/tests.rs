@@ -1,0 +1,74 @@
+//! Arrays as NumPy writes them, and damaged ones.
+
+use super::{
+    super::{pickle::tests::Assembler, zip::tests::archive},
+    *,
+};
+use crate::{
+    contract::{PickleTier, Validation},
+    format::tests::{Folder, assert_bad, assert_good},
+};
+
+/// An array as NumPy writes it.
+fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let mut header = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}");
+    while !(header.len() + 11).is_multiple_of(64) {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend([1, 0]);
+    bytes.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+fn judge(path: &str, bytes: Vec<u8>) -> crate::format::Verdict {
+    Folder::new([(path, bytes)]).judge_with(&Validation::default(), &[])
+}
+
+#[test]
+fn arrays_have_the_size_that_they_say() {
+    let good = npy("'<f4'", "(2, 3)", &[0; 24]);
+    let verdict = judge("a.npy", good.clone());
+    assert_good(&verdict);
+    assert_eq!(verdict.contents.format, Some(Format::NumPy));
+    assert_eq!((verdict.contents.tensors, verdict.contents.parameters), (Some(1), Some(6)));
+    for length in 1..good.len() {
+        let verdict = judge("a.npy", good[..length].to_vec());
+        assert!(!verdict.is_good(), "{length}: {}", verdict.message);
+    }
+    assert_bad(&judge("a.npy", [good, vec![0]].concat()), Reason::Corrupt, "a.npy", "its header describes 152");
+    for (descr, shape, data) in
+        [("'|b1'", "()", 1), ("'<U2'", "(3,)", 24), ("'<M8[ns]'", "(1,)", 8), ("[('Open', '<f8')]", "(1,)", 8)]
+    {
+        assert_good(&judge("a.npy", npy(descr, shape, &vec![0; data])));
+    }
+    for (descr, shape) in [("'<f4'", "(-1,)"), ("'<x4'", "()"), ("'<f8'", "(9223372036854775807, 4)")] {
+        assert!(!judge("a.npy", npy(descr, shape, &[])).is_good(), "{descr} {shape}");
+    }
+}
+
+#[test]
+fn arrays_of_objects_are_pickles() {
+    let marker = Assembler::protocol(3).global("os", "system").call("marker").stop();
+    let bytes = npy("'|O'", "(1,)", &marker);
+    for (path, bytes) in [("a.npy", bytes.clone()), ("a.npz", archive(&[("x.npy", &bytes)])), ("a.dat", bytes.clone())]
+    {
+        let verdict = judge(path, bytes);
+        assert_bad(&verdict, Reason::UnsafePickle, path, "imports os.system");
+        assert_eq!(verdict.contents.pickle, Some(PickleTier::Dangerous));
+    }
+    assert_good(&judge("a.npy", npy("'|O'", "(1,)", b"\x80\x02N.")));
+}
+
+#[test]
+fn archives_of_arrays() {
+    let (one, two) = (npy("'<i8'", "(2,)", &[0; 16]), npy("'<f8'", "()", &[0; 8]));
+    let verdict = judge("a.npz", archive(&[("one.npy", &one), ("two.npy", &two)]));
+    assert_good(&verdict);
+    assert_eq!((verdict.contents.format, verdict.contents.parameters), (Some(Format::NumPy), Some(3)));
+    let short = judge("a.npz", archive(&[("one.npy", &one[..one.len() - 1])]));
+    assert_bad(&short, Reason::Corrupt, "a.npz", "one.npy");
+}
