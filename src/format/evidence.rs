@@ -135,6 +135,8 @@ pub(super) struct Evidence {
     pub config: Document,
     /// `adapter_config.json`
     pub adapter: Document,
+    /// `checkpoint_manager_snapshot.json` of Ray Train
+    pub snapshot: Document,
     /// `tokenizer_config.json`
     pub tokenizer: Document,
     /// `trainer_state.json`
@@ -164,6 +166,7 @@ impl Evidence {
             indexes: BTreeMap::new(),
             config: Document::Unread,
             adapter: Document::Unread,
+            snapshot: Document::Unread,
             tokenizer: Document::Unread,
             trainer: None,
             metadata: None,

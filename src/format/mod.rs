@@ -23,6 +23,7 @@ mod pickle;
 pub mod pickle_encoder;
 mod policy;
 mod probe;
+mod run;
 mod safetensors;
 mod sharded;
 mod table;

@@ -9,7 +9,7 @@ const PICKLE_EXTENSIONS: [&str; 15] = [
 ];
 /// Names without a telling extension that frameworks give to pickles.
 const PICKLE_NAMES: [&str; 3] = [".metadata", ".tune_metadata", "_preprocessor"];
-const COMPRESSIONS: [&str; 10] = ["gz", "bz2", "xz", "zst", "lz4", "lzma", "z", "7z", "zip", "zlib"];
+const COMPRESSIONS: [&str; 12] = ["gz", "gzip", "bzip2", "bz2", "xz", "zst", "lz4", "lzma", "z", "7z", "zip", "zlib"];
 /// Extensions of files with weights, of any framework.
 const WEIGHT_EXTENSIONS: [&str; 20] = [
     "safetensors",

@@ -6,7 +6,7 @@ use super::{
     findings::Notes,
     generic, gguf, hdf5, hugging_face, keras, numpy, peft, pickle,
     probe::{Probe, Sniff},
-    safetensors, sharded, torch, trainer,
+    run, safetensors, sharded, torch, trainer,
 };
 use crate::contract::{Contents, Format};
 
@@ -54,6 +54,7 @@ impl Family {
 /// within the shape of a Hugging Face model.
 pub(super) const FORMATS: &[Family] = &[
     dict::FAMILY,
+    run::FAMILY,
     peft::FAMILY,
     trainer::FAMILY,
     hugging_face::FAMILY,

@@ -4,7 +4,7 @@ use super::{
     Verdict,
     evidence::{CodeFact, Evidence},
     findings::Notes,
-    names, policy,
+    names, policy, run,
     table::FORMATS,
 };
 use crate::contract::{Component, Contents, Depth, Format, PickleTier, Reason, Validation, filter::Selector, report};
@@ -47,6 +47,7 @@ pub(super) fn conclude(
         evidence.code.dedup();
         contents.code = code(evidence);
         contents.components = components(evidence, format);
+        run::refuse(evidence, format != Format::RunDirectory || validation.formats.contains(&format), &mut notes);
         policy::formats(format, validation, &mut notes);
         policy::required_files(evidence, validation, &mut notes);
         policy::pickles(evidence, validation, volumes, &mut notes);

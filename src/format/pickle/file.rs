@@ -33,7 +33,8 @@ struct PickleFile {
 fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
     let named = magic::is_pickle_by_name(start, path);
     let first = start.first().copied()?;
-    if start.starts_with(b"PK") {
+    // Compressed data and archives are told by their own magic, which an opcode's letter must not hide.
+    if !named && !magic::is_marked_pickle(start) && magic::sniff(start, path, size) != magic::Magic::Other {
         return None;
     }
     if !named && !magic::is_marked_pickle(start) && !magic::may_begin_pickle(first) {

@@ -201,6 +201,18 @@ fn other_files_are_no_pickles() {
     is(b"cos\nsystem\n(Vmarker\ntR.", PickleTier::Dangerous, "os.system");
 }
 
+/// Their magic begins with letters that are opcodes too.
+#[test]
+fn compressed_pickles_are_never_clean() {
+    use super::super::tests::Folder;
+    for (path, start) in
+        [("m.joblib.bz2", &b"BZh91AY&SY"[..]), ("m.joblib.gzip", b"\x1f\x8b\x08\x00"), ("m.pkl", b"BZh91AY&SY")]
+    {
+        let verdict = Folder::new([(path, start.to_vec())]).judge();
+        assert!(verdict.contents.pickle >= Some(PickleTier::Unchecked), "{path}: {:?}", verdict.contents.pickle);
+    }
+}
+
 #[test]
 fn size_is_bounded() {
     let endless = Assembler::protocol(2).raw(&vec![b'N'; 4 << 20]).stop();
