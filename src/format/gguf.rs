@@ -413,7 +413,9 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
     let split = models.iter().all(|model| model.split[1].is_some_and(|count| count > 1));
     if models.len() == 1 || split {
         let mut counts = Counts::default();
-        models.iter().for_each(|model| counts.merge(&model.counts));
+        for model in &models {
+            counts.merge(&model.counts);
+        }
         counts.describe(contents);
         contents.quantization = contents
             .quantization

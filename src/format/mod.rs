@@ -2,8 +2,10 @@
 
 mod archive;
 mod code;
+mod compression;
 mod counts;
 mod dict;
+mod distributed;
 mod document;
 mod evidence;
 mod findings;

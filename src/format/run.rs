@@ -31,7 +31,6 @@ pub(super) const FAMILY: Family = Family {
 fn kind(evidence: &Evidence) -> Option<&'static str> {
     let tree = &evidence.tree;
     let at_home = |name: &str| tree.at_home(name).is_some();
-    let checkpoints = || !checkpoints(evidence).is_empty();
     if at_home(SNAPSHOT) {
         return Some("a run of Ray Train");
     }
@@ -42,7 +41,7 @@ fn kind(evidence: &Evidence) -> Option<&'static str> {
         return Some("a trial of Ray Tune");
     }
     // Without a file that says so, only folders for several steps and no weights beside them are a run.
-    let steps = checkpoints().then(|| steps(evidence)).unwrap_or_default();
+    let steps = steps(evidence);
     let weights = tree.home_names().any(names::is_weights);
     (steps.len() > 1 && !weights).then_some("a run with several checkpoints")
 }

@@ -1,7 +1,7 @@
 //! The one table of all formats. A new format is a file of its own and a line here. Pure, no I/O.
 
 use super::{
-    archive, code, dict,
+    archive, code, dict, distributed,
     evidence::{Evidence, Tree},
     findings::Notes,
     generic, gguf, hdf5, hugging_face, keras, numpy, peft, pickle,
@@ -55,6 +55,8 @@ impl Family {
 pub(super) const FORMATS: &[Family] = &[
     dict::FAMILY,
     run::FAMILY,
+    distributed::MEGATRON_FAMILY,
+    distributed::FAMILY,
     peft::FAMILY,
     trainer::FAMILY,
     hugging_face::FAMILY,

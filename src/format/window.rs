@@ -226,6 +226,11 @@ impl<P: Parse> WindowProbe<P> {
         Box::new(Self::new(parser, size, start))
     }
 
+    /// What the parser came to; none while bytes are missing.
+    pub fn outcome(self) -> Option<Result<P::Output, Problem>> {
+        self.outcome
+    }
+
     fn look(&mut self, start: &[u8]) {
         self.pointer = magic::is_pointer(start, self.size);
     }

@@ -501,7 +501,7 @@ async fn unknown_fields_are_refused_when_asked_for() -> Result<()> {
             ("/storage/gcs", json!({"bucket": "b"})),
             ("/storage/s3/secretRef", json!({"name": "x"})),
             ("/storage/s3/credentials", json!({"secretRef": {"name": "x", "namespace": "other"}})),
-            ("/validation", json!({"code": "Allow"})),
+            ("/validation", json!({"codes": "Allow"})),
             ("/select", json!({"latest": {}})),
         ] {
             let manifest = scene.manifest("unknown", with(bucket("p"), pointer, value));

@@ -141,7 +141,7 @@ fn entry_fact(file: &Window<'_>, entry: &Entry, level: u32) -> Parsed<Option<Pic
 }
 
 /// The pickle that bytes under a name are, also within arrays and further archives.
-fn inner_fact(window: &Window<'_>, name: &str, level: u32) -> Parsed<Option<PickleFact>> {
+pub(super) fn inner_fact(window: &Window<'_>, name: &str, level: u32) -> Parsed<Option<PickleFact>> {
     let start = window.up_to(0, 16)?;
     if start.starts_with(b"PK\x03\x04") {
         if level >= LEVELS {

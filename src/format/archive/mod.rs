@@ -90,6 +90,11 @@ pub(super) fn follow(evidence: &Evidence) -> Vec<(usize, Box<dyn Probe>)> {
     all.map(|(file, archive)| (file, Box::new(checksums::Checksums::new(&archive.entries)) as Box<dyn Probe>)).collect()
 }
 
+/// The worst pickle of an archive within a file, such as an item of a distributed checkpoint.
+pub(super) fn item(window: &Window<'_>) -> Parsed<Option<PickleFact>> {
+    entries::inner_fact(window, "an item", 0)
+}
+
 struct ArchiveFile {
     npz: bool,
 }

@@ -2,16 +2,20 @@
 
 use super::{
     super::{
+        compression::{self, Compression},
         evidence::{Evidence, PickleFact},
         findings::Notes,
-        magic,
+        magic, names,
         probe::{Probe, Problem},
         table::Family,
-        window::{Parse, Parsed, Window, WindowProbe},
+        window::{Parse, Parsed, Stop, Window, WindowProbe},
     },
     judge_all, judge_named,
 };
 use crate::contract::{Format, PickleTier};
+
+/// Compressed files without a pickle's name are looked into up to this size, in bytes.
+const LOOKED_INTO: u64 = 1 << 20;
 
 /// Plain pickles.
 pub(in crate::format) const FAMILY: Family = Family {
@@ -27,11 +31,16 @@ struct IsPickle;
 /// A file that is a pickle by its first bytes or its name, or that may be one.
 struct PickleFile {
     named: bool,
+    packed: Option<Compression>,
 }
 
 /// Asked last of all formats: names decide only that what cannot be followed is not harmless.
 fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
     let named = magic::is_pickle_by_name(start, path);
+    let packed = compression::sniff(start, names::is_pickle(path));
+    if packed.is_some() {
+        return Some(WindowProbe::boxed(PickleFile { named: names::is_pickle(path), packed }, size, start));
+    }
     let first = start.first().copied()?;
     // Compressed data and archives are told by their own magic, which an opcode's letter must not hide.
     if !named && !magic::is_marked_pickle(start) && magic::sniff(start, path, size) != magic::Magic::Other {
@@ -40,14 +49,26 @@ fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
     if !named && !magic::is_marked_pickle(start) && !magic::may_begin_pickle(first) {
         return None;
     }
-    Some(WindowProbe::boxed(PickleFile { named }, size, start))
+    Some(WindowProbe::boxed(PickleFile { named, packed }, size, start))
 }
 
 impl Parse for PickleFile {
     type Output = Option<PickleFact>;
 
     fn parse(&self, file: &Window<'_>) -> Parsed<Self::Output> {
-        if self.named { judge_named(file, "") } else { judge_all(file, "") }
+        let Some(packed) = self.packed else {
+            return if self.named { judge_named(file, "") } else { judge_all(file, "") };
+        };
+        // Data that is named as something else is only asked for its beginning: a corpus is no checkpoint.
+        if !self.named && file.len() > LOOKED_INTO {
+            return Ok(None);
+        }
+        let content = match compression::unpack(file, packed) {
+            Err(Stop::Bad(_) | Stop::TooLarge(_)) if !self.named => return Ok(None),
+            content => content?,
+        };
+        let content = Window::of_bytes(&content);
+        if self.named { judge_named(&content, "compressed data") } else { judge_all(&content, "compressed data") }
     }
 
     fn finish(self, outcome: Result<Self::Output, Problem>, file: usize, evidence: &mut Evidence, _: &mut Notes) {

@@ -34,6 +34,9 @@ const RENAMED: [(&str, &str); 12] = [
 /// Loads a pickle of torch from bytes; it is as safe as what it is given.
 pub(super) const NESTED: (&str, &str) = ("torch.storage", "_load_from_bytes");
 
+/// Classes of TorchScript, whose code lies in the archive: only its own interpreter knows this module.
+const SCRIPT: &str = "__torch__";
+
 fn read(text: &'static str) -> List {
     let mut list = List::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -55,7 +58,11 @@ pub(super) fn tier(module: &str, name: &str) -> PickleTier {
     let has = |list: &List| list.get(module).is_some_and(|names| names.contains(name));
     if has(&TORCH) || has(&DISTRIBUTED) {
         PickleTier::TensorsOnly
-    } else if has(&TRAINING) || (module, name) == NESTED {
+    } else if has(&TRAINING)
+        || (module, name) == NESTED
+        || module == SCRIPT
+        || module.starts_with(&format!("{SCRIPT}."))
+    {
         PickleTier::KnownSafe
     } else if is_dangerous(module, name) {
         PickleTier::Dangerous
@@ -99,6 +106,15 @@ mod tests {
             assert_eq!(tier(module, name), expected, "{module} {name}");
         }
         assert_eq!(renamed("__builtin__"), "builtins");
+    }
+
+    /// The list is what an installed torch accepts, no more and no less.
+    #[test]
+    fn torchs_own_list() {
+        let own = include_str!("../../../e2e/fixtures/torch/weights_only_globals.txt");
+        let own: BTreeSet<String> = own.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
+        let ours = TORCH.iter().flat_map(|(module, names)| names.iter().map(move |name| format!("{module}.{name}")));
+        assert_eq!(ours.collect::<BTreeSet<_>>(), own);
     }
 
     #[test]

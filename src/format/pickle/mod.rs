@@ -5,13 +5,14 @@
 
 mod file;
 mod globals;
+mod joblib;
 mod machine;
 #[cfg(test)]
 pub(in crate::format) mod tests;
 mod values;
 
 pub(super) use file::FAMILY;
-pub(super) use machine::Gap;
+use machine::Gap;
 pub(super) use values::{Value, ValueId, Values};
 
 use super::{
@@ -98,7 +99,7 @@ pub(super) fn read(window: &Window<'_>, at: u64, limits: &Limits) -> Parsed<Stre
 ///
 /// # Errors
 /// As [`read`], and what `gap` returns.
-pub(super) fn read_with(window: &Window<'_>, at: u64, limits: &Limits, gap: Gap<'_>) -> Parsed<Stream> {
+fn read_with(window: &Window<'_>, at: u64, limits: &Limits, gap: Gap<'_>) -> Parsed<Stream> {
     machine::run(*window, at, limits, gap)
 }
 
@@ -145,7 +146,17 @@ fn judge(window: &Window<'_>, place: &str, named: bool, level: u32) -> Parsed<Op
         let marked = is_marked(window, at)?;
         let sure = marked || (named && number == 0);
         let limits = if sure { Limits::WHOLE } else { Limits::GUESS };
-        let stream = match read(window, at, &limits) {
+        let mut arrays = None;
+        let mut gap = |values: &Values, id, at| {
+            let found = joblib::gap(window, values, id, at)?;
+            Ok(found.map(|found| {
+                if let Some(fact) = found.pickle {
+                    worse(&mut arrays, fact);
+                }
+                found.next
+            }))
+        };
+        let stream = match read_with(window, at, &limits, &mut gap) {
             Ok(stream) => stream,
             Err(Stop::TooLarge(_)) if !sure => return Ok(worst),
             Err(stop) => return Err(stop),
@@ -157,6 +168,9 @@ fn judge(window: &Window<'_>, place: &str, named: bool, level: u32) -> Parsed<Op
             return Ok(worst);
         }
         worse(&mut worst, fact(&stream, place));
+        if let Some(fact) = arrays {
+            worse(&mut worst, fact);
+        }
         nested(window, &stream, place, level, &mut worst)?;
         if stream.problem.is_some() {
             return Ok(worst);

@@ -1,0 +1,146 @@
+//! Compressed files, unpacked within bounds: what joblib, pandas and people wrap around pickles. Pure, no I/O.
+
+use std::io::{self, Read};
+
+use super::window::{Parsed, Stop, Window};
+
+/// The largest compressed file that is unpacked, in bytes.
+const PACKED: u64 = 48 << 20;
+/// The most bytes that come out of it.
+pub(super) const UNPACKED: u64 = 96 << 20;
+/// Memory that an xz or zstd stream may ask for, in bytes.
+const DICTIONARY: usize = 64 << 20;
+
+/// A way of compression.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Compression {
+    Gzip,
+    Zlib,
+    Bzip2,
+    Xz,
+    Lzma,
+    Zstd,
+    Lz4,
+}
+
+/// The compression that the first bytes tell. Zlib and the old lzma have weak marks: `named` says whether the name speaks for one.
+pub(super) fn sniff(start: &[u8], named: bool) -> Option<Compression> {
+    match start {
+        [0x1F, 0x8B, ..] => Some(Compression::Gzip),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Compression::Bzip2),
+        [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => Some(Compression::Xz),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => Some(Compression::Zstd),
+        [0x04, 0x22, 0x4D, 0x18, ..] => Some(Compression::Lz4),
+        [0x78, 0x01 | 0x5E | 0x9C | 0xDA, ..] if named => Some(Compression::Zlib),
+        [0x5D, 0, 0, ..] if named => Some(Compression::Lzma),
+        _ => None,
+    }
+}
+
+/// The content of a compressed file.
+///
+/// # Errors
+/// `TooLarge` when it or its content is larger than is read, `Bad` when it is damaged.
+pub(super) fn unpack(file: &Window<'_>, compression: Compression) -> Parsed<Vec<u8>> {
+    if file.len() > PACKED {
+        return Err(Stop::TooLarge(format!("it is compressed and has {} bytes, more than {PACKED}", file.len())));
+    }
+    let bytes = file.bytes(0..file.len())?;
+    let mut out = Bounded(Vec::new());
+    let result = match compression {
+        Compression::Gzip => copy(flate2::read::MultiGzDecoder::new(bytes), &mut out),
+        Compression::Zlib => copy(flate2::read::ZlibDecoder::new(bytes), &mut out),
+        Compression::Bzip2 => copy(bzip2::read::MultiBzDecoder::new(bytes), &mut out),
+        Compression::Xz => lzma_rs::xz_decompress(&mut io::Cursor::new(bytes), &mut out).map_err(io::Error::other),
+        Compression::Lzma => {
+            let options = lzma_rs::decompress::Options { memlimit: Some(DICTIONARY), ..Default::default() };
+            lzma_rs::lzma_decompress_with_options(&mut io::Cursor::new(bytes), &mut out, &options)
+                .map_err(io::Error::other)
+        }
+        Compression::Zstd => zstd(bytes, &mut out),
+        Compression::Lz4 => copy(lz4_flex::frame::FrameDecoder::new(bytes), &mut out),
+    };
+    if out.0.len() as u64 > UNPACKED {
+        return Err(Stop::TooLarge(format!("more than {UNPACKED} bytes come out of it")));
+    }
+    match result {
+        Ok(()) => Ok(out.0),
+        Err(error) => Err(Stop::Bad(format!("its {compression:?} data cannot be unpacked: {error}"))),
+    }
+}
+
+fn zstd(bytes: &[u8], out: &mut Bounded) -> io::Result<()> {
+    let mut decoder = ruzstd::decoding::StreamingDecoder::new(bytes).map_err(io::Error::other)?;
+    copy(&mut decoder, out)
+}
+
+fn copy(mut from: impl Read, out: &mut Bounded) -> io::Result<()> {
+    io::copy(&mut from, out).map(|_| ())
+}
+
+/// Refuses to grow beyond [`UNPACKED`].
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = usize::try_from(UNPACKED + 1).unwrap_or(usize::MAX).saturating_sub(self.0.len());
+        if room == 0 {
+            return Err(io::Error::other("more comes out of it than is read"));
+        }
+        let taken = room.min(bytes.len());
+        self.0.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn content_comes_out_and_damage_is_told() {
+        let packed = gzip(b"content");
+        assert_eq!(unpack(&Window::of_bytes(&packed), Compression::Gzip).unwrap(), b"content");
+        for length in 0..packed.len() {
+            assert!(
+                !matches!(unpack(&Window::of_bytes(&packed[..length]), Compression::Gzip), Ok(out) if out == b"content"),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn bombs_are_not_unpacked() {
+        let packed = gzip(&vec![0; usize::try_from(UNPACKED).unwrap() + 10]);
+        assert!(packed.len() < 1 << 20);
+        assert!(matches!(unpack(&Window::of_bytes(&packed), Compression::Gzip), Err(Stop::TooLarge(_))));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_end(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), kind in 0usize..7) {
+            let (kind, magic): (Compression, &[u8]) = [
+                (Compression::Gzip, &b"\x1f\x8b\x08\0\0\0\0\0\0\0"[..]),
+                (Compression::Zlib, b"\x78\x9c"),
+                (Compression::Bzip2, b"BZh9\x31\x41\x59\x26\x53\x59"),
+                (Compression::Xz, b"\xfd7zXZ\0"),
+                (Compression::Lzma, b"\x5d\0\0\x01\0"),
+                (Compression::Zstd, b"\x28\xb5\x2f\xfd"),
+                (Compression::Lz4, b"\x04\x22\x4d\x18"),
+            ][kind];
+            let _ = unpack(&Window::of_bytes(&[magic, &bytes].concat()), kind);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Checkpoints of torch.distributed (DCP): `.metadata` tells which tensors lie in which slices of the `.distcp` files; it is
+//! written last (torch 2.15, `torch/distributed/checkpoint`). FSDP, Megatron's `torch_dist` and NeMo 2 use it. Pure, no I/O.
+
+mod metadata;
+mod slices;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, ops::Range};
+
+use super::{
+    counts::Counts,
+    evidence::{Evidence, Ledger, PickleFact, Tree},
+    findings::{Notes, UPLOAD_AGAIN},
+    names,
+    probe::Probe,
+    table::{Family, FileProbe},
+    window::WindowProbe,
+};
+use crate::contract::{Contents, Format, PickleTier, Reason};
+
+use metadata::{Metadata, MetadataFile, Slice};
+use slices::Slices;
+
+const METADATA: &str = ".metadata";
+/// Megatron's mark of a complete checkpoint beside it.
+const MEGATRON: &str = "metadata.json";
+/// How many leftovers are named.
+const SHOWN: usize = 8;
+
+/// Checkpoints of torch.distributed.
+pub(super) const FAMILY: Family = Family {
+    claims: |evidence| !places(evidence).is_empty(),
+    places,
+    probe,
+    follow,
+    check,
+    describe,
+    ..Family::of(Format::TorchDistributed)
+};
+
+/// The same with Megatron's mark beside it.
+pub(super) const MEGATRON_FAMILY: Family = Family {
+    claims: |evidence| !megatron(evidence).is_empty(),
+    places: megatron,
+    describe,
+    ..Family::of(Format::MegatronDistributed)
+};
+
+/// Folders with `.distcp` files.
+fn places(evidence: &Evidence) -> Vec<String> {
+    let files = evidence.tree.iter().filter(|(_, file)| is_data(&file.path));
+    let mut folders: Vec<String> = files.map(|(_, file)| names::folder(&file.path).to_owned()).collect();
+    folders.dedup();
+    folders
+}
+
+fn megatron(evidence: &Evidence) -> Vec<String> {
+    let mut folders = places(evidence);
+    folders.retain(|folder| evidence.tree.find(&format!("{folder}{MEGATRON}")).is_some());
+    folders
+}
+
+fn is_data(path: &str) -> bool {
+    names::has_extension(path, "distcp")
+}
+
+/// `.metadata`, or `__3.metadata` of one rank.
+fn is_metadata(name: &str) -> bool {
+    let rank = name.strip_prefix("__").and_then(|rest| rest.strip_suffix(METADATA));
+    name == METADATA || rank.is_some_and(|rank| !rank.is_empty() && rank.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn probe(tree: &Tree, file: usize) -> Option<Box<dyn Probe>> {
+    let listed = tree.file(file);
+    if is_data(&listed.path) {
+        // Where its items begin only the metadata knows.
+        return Some(Box::new(Later));
+    }
+    is_metadata(names::base(&listed.path)).then(|| WindowProbe::boxed(MetadataFile, listed.size, &[]))
+}
+
+/// A file that is read when the metadata is known.
+struct Later;
+
+impl Probe for Later {
+    fn next(&self) -> Option<Range<u64>> {
+        None
+    }
+
+    fn take(&mut self, _: &[u8], _: &mut Ledger) {}
+
+    fn finish(self: Box<Self>, _: usize, _: &mut Evidence, _: &mut Notes) {}
+}
+
+type Placed<'a> = BTreeMap<String, Vec<&'a Slice>>;
+
+/// The slices of each file, in their order.
+fn placed(evidence: &Evidence) -> Placed<'_> {
+    let mut placed = Placed::new();
+    for (file, metadata) in evidence.all::<Metadata>() {
+        let folder = names::folder(&evidence.tree.file(file).path);
+        for slice in &metadata.slices {
+            placed.entry(format!("{folder}{}", slice.path)).or_default().push(slice);
+        }
+    }
+    for slices in placed.values_mut() {
+        slices.sort_by_key(|slice| (slice.offset, slice.length));
+    }
+    placed
+}
+
+/// Every item is an archive with a pickle of its own.
+fn follow(evidence: &Evidence) -> Vec<FileProbe> {
+    let mut probes: Vec<FileProbe> = Vec::new();
+    for (path, slices) in placed(evidence) {
+        if let Some(file) = evidence.tree.find(&path) {
+            let size = evidence.tree.file(file).size;
+            let ranges = slices.iter().map(|slice| slice.offset..slice.offset.saturating_add(slice.length));
+            let within: Vec<_> = ranges.filter(|range| range.end <= size && !range.is_empty()).collect();
+            probes.push((file, Box::new(Slices::new(within))));
+        }
+    }
+    probes
+}
+
+fn check(evidence: &mut Evidence, notes: &mut Notes) {
+    let placed = placed(evidence);
+    for (path, slices) in &placed {
+        check_file(evidence, path, slices, notes);
+    }
+    let mut unread = Vec::new();
+    for folder in places(evidence) {
+        let has = |name: &str| evidence.tree.find(&format!("{folder}{name}")).is_some();
+        let ranks = evidence.tree.iter().any(|(_, file)| {
+            file.path.strip_prefix(folder.as_str()).is_some_and(|name| !name.contains('/') && is_metadata(name))
+        });
+        let data = evidence.tree.iter().filter(|(_, file)| names::folder(&file.path) == folder && is_data(&file.path));
+        if ranks {
+            let left: Vec<&str> =
+                data.map(|(_, file)| file.path.as_str()).filter(|path| !placed.contains_key(*path)).collect();
+            leftovers(evidence, &folder, &left, notes);
+            continue;
+        }
+        unread.extend(data.map(|(file, _)| file));
+        let missing = format!("{folder}{METADATA}");
+        let cause = if has(".metadata.tmp") { ": only its unfinished form .metadata.tmp is there" } else { "" };
+        let message = format!(
+            "{} is missing{cause}; it is written last, so the save or the upload did not finish: upload it again or use an earlier checkpoint",
+            names::shown(&missing)
+        );
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
+    }
+    for file in unread {
+        evidence.note_pickle(file, PickleFact::unchecked("a part of a distributed checkpoint without its metadata"));
+    }
+}
+
+/// Files of another save are harmless, unless the metadata itself could not be read.
+fn leftovers(evidence: &Evidence, folder: &str, left: &[&str], notes: &mut Notes) {
+    let read = evidence.all::<Metadata>().any(|(file, _)| names::folder(&evidence.tree.file(file).path) == folder);
+    if !read {
+        return;
+    }
+    for path in left.iter().take(SHOWN) {
+        let message = format!(
+            "{} is left over from another save: {folder}{METADATA} does not name it; delete it",
+            names::shown(path)
+        );
+        notes.warn(Reason::Incomplete, Some(path), message);
+    }
+}
+
+fn check_file(evidence: &Evidence, path: &str, slices: &[&Slice], notes: &mut Notes) {
+    let shown = names::shown(path);
+    let Some(file) = evidence.tree.find(path) else {
+        let count = names::counted(slices.len() as u64, "item");
+        notes.fatal(
+            Reason::Incomplete,
+            Some(path),
+            format!("{shown} is missing: the metadata places {count} in it; upload it"),
+        );
+        return;
+    };
+    let size = evidence.tree.file(file).size;
+    let mut end = 0;
+    for slice in slices {
+        if slice.offset < end {
+            let item = names::shown(&slice.item);
+            let message =
+                format!("{shown} does not fit its metadata: {item:?} overlaps the item before it; {UPLOAD_AGAIN}");
+            return notes.fatal(Reason::Corrupt, Some(path), message);
+        }
+        end = slice.offset.saturating_add(slice.length);
+    }
+    if end > size {
+        let message = format!("{shown} is truncated: it has {size} bytes, its items end at byte {end}; {UPLOAD_AGAIN}");
+        notes.fatal(Reason::Corrupt, Some(path), message);
+    } else if end < size {
+        let message =
+            format!("{shown} has {size} bytes, its items end at byte {end}: it is of another save; {UPLOAD_AGAIN}");
+        notes.fatal(Reason::Corrupt, Some(path), message);
+    }
+}
+
+fn describe(evidence: &Evidence, contents: &mut Contents) {
+    // One rank's metadata tells only of its own; optimizers beside a model are folders of their own.
+    let mut counts = Counts::default();
+    for (file, metadata) in evidence.all::<Metadata>() {
+        if !names::folder(&evidence.tree.file(file).path).contains("optim") {
+            counts.merge(&metadata.counts);
+        }
+    }
+    counts.describe(contents);
+    if evidence.all::<Metadata>().next().is_some() {
+        contents.framework = contents.framework.take().or_else(|| Some("pytorch".to_owned()));
+    }
+}
+
+/// What is said of metadata that cannot be read.
+fn unreadable(file: usize, problem: &str, evidence: &mut Evidence, notes: &mut Notes) {
+    let path = &evidence.tree.file(file).path;
+    let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
+    notes.fatal(Reason::Corrupt, Some(path), message);
+    let what = format!("is a pickle that cannot be used ({problem})");
+    evidence.note_pickle(file, PickleFact { tier: PickleTier::Code, what });
+}

@@ -1,0 +1,64 @@
+//! A checkpoint that torch wrote, and what it looks like when something is missing.
+
+use super::super::tests::{Folder, assert_bad, assert_good};
+use crate::{
+    contract::{Format, Reason, Validation},
+    format::Verdict,
+};
+
+/// `torch.distributed.checkpoint.save` of torch 2.15 in one process: see e2e/fixtures/dcp/ORIGIN.
+const METADATA: &[u8] = include_bytes!("../../../e2e/fixtures/dcp/.metadata");
+const DATA: &[u8] = include_bytes!("../../../e2e/fixtures/dcp/__0_0.distcp");
+
+fn good() -> Folder {
+    Folder::new([(".metadata", METADATA.to_vec()), ("__0_0.distcp", DATA.to_vec())])
+}
+
+fn judge(folder: &Folder) -> Verdict {
+    folder.judge_with(&Validation::default(), &[])
+}
+
+#[test]
+fn what_torch_wrote_is_complete_and_safe() {
+    let verdict = judge(&good());
+    assert_good(&verdict);
+    let contents = verdict.contents;
+    assert_eq!(contents.format, Some(Format::TorchDistributed));
+    assert_eq!(contents.pickle, Some(crate::contract::PickleTier::TensorsOnly));
+    assert!(contents.tensors > Some(1) && contents.parameters > Some(10), "{contents:?}");
+    let megatron = good().with("metadata.json", r#"{"sharded_backend": "torch_dist"}"#);
+    assert_eq!(judge(&megatron).contents.format, Some(Format::MegatronDistributed));
+    let below = Folder(good().0.into_iter().map(|(path, bytes)| (format!("optimizer_0/{path}"), bytes)).collect());
+    assert_good(&judge(&below));
+}
+
+#[test]
+fn missing_and_damaged_files_are_named() {
+    assert_bad(&judge(&good().without(".metadata")), Reason::Incomplete, ".metadata", "written last");
+    assert_bad(&judge(&good().without("__0_0.distcp")), Reason::Incomplete, "__0_0.distcp", "is missing");
+    for length in [1, DATA.len() / 2, DATA.len() - 1] {
+        let verdict = judge(&good().with("__0_0.distcp", &DATA[..length]));
+        assert_bad(&verdict, Reason::Corrupt, "__0_0.distcp", "truncated");
+    }
+    assert_bad(
+        &judge(&good().with("__0_0.distcp", [DATA, b"x"].concat())),
+        Reason::Corrupt,
+        "__0_0.distcp",
+        "another save",
+    );
+    for length in (1..METADATA.len()).step_by(97) {
+        let verdict = judge(&good().with(".metadata", &METADATA[..length]));
+        assert_bad(&verdict, Reason::Corrupt, ".metadata", "is damaged");
+    }
+    let mut item = DATA.to_vec();
+    let at = item.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
+    item[at] = b'X';
+    assert_bad(&judge(&good().with("__0_0.distcp", item)), Reason::Corrupt, "__0_0.distcp", "its item at byte");
+}
+
+#[test]
+fn leftovers_of_a_larger_world_are_named() {
+    let verdict = judge(&good().with("__1_0.distcp", DATA));
+    assert_good(&verdict);
+    assert!(verdict.findings[0].message.contains("__1_0.distcp is left over"), "{:?}", verdict.findings);
+}
