@@ -1,10 +1,10 @@
 //! The one table of all formats. A new format is a file of its own and a line here. Pure, no I/O.
 
 use super::{
-    archive, code, dict, distributed,
+    archive, code, deepspeed, dict, distributed,
     evidence::{Evidence, Tree},
     findings::Notes,
-    generic, gguf, hdf5, hugging_face, keras, numpy, peft, pickle,
+    generic, gguf, hdf5, hugging_face, keras, megatron, numpy, peft, pickle,
     probe::{Probe, Sniff},
     run, safetensors, sharded, torch, trainer,
 };
@@ -57,6 +57,8 @@ pub(super) const FORMATS: &[Family] = &[
     run::FAMILY,
     distributed::MEGATRON_FAMILY,
     distributed::FAMILY,
+    deepspeed::FAMILY,
+    megatron::FAMILY,
     peft::FAMILY,
     trainer::FAMILY,
     hugging_face::FAMILY,
