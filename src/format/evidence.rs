@@ -135,6 +135,8 @@ pub(super) struct Evidence {
     pub config: Document,
     /// `adapter_config.json`
     pub adapter: Document,
+    /// `model_index.json` of diffusers
+    pub pipeline: Document,
     /// `checkpoint_manager_snapshot.json` of Ray Train
     pub snapshot: Document,
     /// `tokenizer_config.json`
@@ -166,6 +168,7 @@ impl Evidence {
             indexes: BTreeMap::new(),
             config: Document::Unread,
             adapter: Document::Unread,
+            pipeline: Document::Unread,
             snapshot: Document::Unread,
             tokenizer: Document::Unread,
             trainer: None,

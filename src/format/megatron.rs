@@ -82,11 +82,11 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
 }
 
 fn name(rank: &[u64]) -> String {
-    let mut name = "mp_rank".to_owned();
-    for (position, number) in rank.iter().enumerate() {
-        name += &if position == 0 { format!("_{number:02}") } else { format!("_{number:03}") };
-    }
-    name
+    let part = |(position, number): (usize, &u64)| {
+        let digits = if position == 0 { 2 } else { 3 };
+        format!("{number:0digits$}")
+    };
+    format!("mp_rank_{}", rank.iter().enumerate().map(part).collect::<Vec<_>>().join("_"))
 }
 
 /// Ranks of the full grid that have no folder.

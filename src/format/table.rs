@@ -1,12 +1,12 @@
 //! The one table of all formats. A new format is a file of its own and a line here. Pure, no I/O.
 
 use super::{
-    archive, code, deepspeed, dict, distributed,
+    archive, code, deepspeed, dict, diffusers, distributed,
     evidence::{Evidence, Tree},
     findings::Notes,
-    generic, gguf, hdf5, hugging_face, keras, megatron, numpy, peft, pickle,
+    generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, numpy, onnx, peft, pickle,
     probe::{Probe, Sniff},
-    run, safetensors, sharded, torch, trainer,
+    run, safetensors, saved_model, sentence_transformers, sharded, torch, trainer, trees,
 };
 use crate::contract::{Contents, Format};
 
@@ -55,13 +55,17 @@ impl Family {
 pub(super) const FORMATS: &[Family] = &[
     dict::FAMILY,
     run::FAMILY,
+    mlflow::FAMILY,
     distributed::MEGATRON_FAMILY,
     distributed::FAMILY,
     deepspeed::FAMILY,
     megatron::FAMILY,
+    diffusers::FAMILY,
+    sentence_transformers::FAMILY,
     peft::FAMILY,
     trainer::FAMILY,
     hugging_face::FAMILY,
+    saved_model::FAMILY,
     sharded::FAMILY,
     safetensors::FAMILY,
     torch::LIGHTNING,
@@ -69,8 +73,11 @@ pub(super) const FORMATS: &[Family] = &[
     torch::EXPORT,
     torch::FAMILY,
     gguf::FAMILY,
+    onnx::FAMILY,
     keras::FAMILY,
     hdf5::FAMILY,
+    trees::XGBOOST,
+    trees::LIGHTGBM,
     archive::SKOPS,
     numpy::FAMILY,
     pickle::FAMILY,

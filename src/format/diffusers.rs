@@ -1,0 +1,135 @@
+//! Pipelines of diffusers: `model_index.json` and a folder for each component it names (diffusers 0.36, `pipeline_utils.py`). No I/O.
+
+use serde_json::Value;
+
+use super::{
+    document,
+    evidence::{CodeFact, Document, Evidence, fact},
+    findings::{Notes, UPLOAD_AGAIN},
+    names,
+    table::Family,
+};
+use crate::contract::{Contents, Format, Reason};
+
+const INDEX: &str = "model_index.json";
+/// Libraries whose components have weights of their own.
+const LIBRARIES: [&str; 2] = ["diffusers", "transformers"];
+/// Ends of the names of classes that have none.
+const WEIGHTLESS: [&str; 7] = [
+    "Scheduler",
+    "Tokenizer",
+    "TokenizerFast",
+    "FeatureExtractor",
+    "ImageProcessor",
+    "Processor",
+    "ImageProcessorFast",
+];
+
+/// Pipelines.
+pub(super) const FAMILY: Family = Family {
+    claims: |evidence| evidence.tree.at_home(INDEX).is_some(),
+    places: |evidence| {
+        if evidence.tree.at_home(INDEX).is_some() { vec![evidence.tree.home().to_owned()] } else { Vec::new() }
+    },
+    probe: |tree, file| document::probe(tree, file, INDEX, |evidence| &mut evidence.pipeline),
+    check,
+    describe,
+    ..Family::of(Format::Diffusers)
+};
+
+/// Name, library and class of the components that are not left out.
+fn components(index: &Document) -> Vec<(String, String, String)> {
+    let Document::Value(Value::Object(members)) = index else { return Vec::new() };
+    let part = |value: &Value, at: usize| value.get(at).and_then(Value::as_str).map(str::to_owned);
+    let named = members
+        .iter()
+        .filter(|(name, value)| !name.starts_with('_') && value.as_array().is_some_and(|parts| parts.len() == 2));
+    named.filter_map(|(name, value)| Some((name.clone(), part(value, 0)?, part(value, 1)?))).collect()
+}
+
+fn check(evidence: &mut Evidence, notes: &mut Notes) {
+    let Some(index) = evidence.tree.at_home(INDEX) else { return };
+    let path = evidence.tree.file(index).path.clone();
+    if let Document::Broken(problem) = &evidence.pipeline {
+        let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(&path));
+        return notes.fatal(Reason::Corrupt, Some(&path), message);
+    }
+    let home = evidence.tree.home().to_owned();
+    let mut code = Vec::new();
+    for (name, library, class) in components(&evidence.pipeline) {
+        let folder = format!("{home}{name}/");
+        let files: Vec<&str> =
+            evidence.tree.iter().filter_map(|(_, file)| file.path.strip_prefix(folder.as_str())).collect();
+        let shown = names::shown(&folder);
+        let (library_shown, class_shown) = (names::shown(&library), names::shown(&class));
+        if files.is_empty() {
+            let message = format!(
+                "{shown} is missing: {} names it as {class_shown} of {library_shown}; upload it",
+                names::shown(&path)
+            );
+            notes.fatal(Reason::Incomplete, Some(&folder), message);
+            continue;
+        }
+        let weightless = WEIGHTLESS.iter().any(|end| class.ends_with(end));
+        let has_weights = files.iter().any(|file| names::is_weights(file) || names::index(names::base(file)).is_some());
+        if LIBRARIES.contains(&library.as_str()) && !weightless && !has_weights {
+            let message = format!(
+                "{shown} has no weights: {} names it as {class_shown} of {library_shown}; upload them",
+                names::shown(&path)
+            );
+            notes.fatal(Reason::Incomplete, Some(&folder), message);
+        }
+        // A class of no library is a Python file in the folder, which diffusers runs when it is told to trust it.
+        if files.iter().any(|file| names::has_extension(file, "py"))
+            && files.contains(&format!("{library}.py").as_str())
+        {
+            let what = format!("the component {} is Python code of its own", names::shown(&name));
+            code.push(CodeFact { on_load: false, file: index, what });
+        }
+    }
+    for fact in code {
+        evidence.note_code(fact);
+    }
+}
+
+fn describe(evidence: &Evidence, contents: &mut Contents) {
+    contents.architecture = contents.architecture.take().or_else(|| evidence.pipeline.text("_class_name"));
+    let version = evidence.pipeline.text("_diffusers_version").map(|version| format!("diffusers {}", fact(&version)));
+    contents.framework = contents.framework.take().or(version);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Folder, assert_bad, assert_good, tensors};
+    use super::*;
+
+    fn pipeline() -> Folder {
+        let index = br#"{"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.36.0", "safety_checker": [null, null],
+            "scheduler": ["diffusers", "PNDMScheduler"], "unet": ["diffusers", "UNet2DConditionModel"], "requires": true}"#;
+        Folder::new([
+            ("model_index.json", index.to_vec()),
+            ("scheduler/scheduler_config.json", b"{}".to_vec()),
+            ("unet/config.json", br#"{"_class_name": "UNet2DConditionModel"}"#.to_vec()),
+            ("unet/diffusion_pytorch_model.safetensors", tensors(&[("a", 4)])),
+        ])
+    }
+
+    #[test]
+    fn components_are_there_with_their_weights() {
+        let verdict = pipeline().judge();
+        assert_good(&verdict);
+        let contents = verdict.contents;
+        assert_eq!((contents.format, contents.tensors), (Some(Format::Diffusers), Some(1)));
+        assert_eq!(contents.architecture.as_deref(), Some("StableDiffusionPipeline"));
+        assert_eq!(contents.framework.as_deref(), Some("diffusers 0.36.0"));
+        let without = |path: &str| pipeline().without(path).judge();
+        assert_bad(&without("scheduler/scheduler_config.json"), Reason::Incomplete, "scheduler/", "PNDMScheduler");
+        assert_bad(&without("unet/diffusion_pytorch_model.safetensors"), Reason::Incomplete, "unet/", "has no weights");
+        assert_bad(
+            &pipeline().with("model_index.json", "{").judge(),
+            Reason::Corrupt,
+            "model_index.json",
+            "is damaged",
+        );
+    }
+}
