@@ -215,12 +215,14 @@ pub(super) struct PickleFact {
     pub tier: PickleTier,
     /// Completes "FILE ": such as `imports os.system in its data.pkl`.
     pub what: String,
+    /// Why it cannot be read to its end; completes "FILE is damaged: ".
+    pub broken: Option<String>,
 }
 
 impl PickleFact {
     /// A file that was not looked into; the text completes "it is ".
     pub fn unchecked(kind: &str) -> Self {
-        Self { tier: PickleTier::Unchecked, what: format!("is {kind}, and was not checked") }
+        Self { tier: PickleTier::Unchecked, what: format!("is {kind}, and was not checked"), broken: None }
     }
 }
 

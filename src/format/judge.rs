@@ -170,6 +170,12 @@ impl Judge {
     fn go_on(&mut self, file: usize, probe: Box<dyn Probe>, reads: &mut Vec<Read>) {
         let next = if self.ledger.is_overdrawn() { None } else { probe.next() };
         let Some(range) = next else { return probe.finish(file, &mut self.evidence, &mut self.notes) };
+        let listed = self.evidence.tree.file(file);
+        if range.end > listed.size {
+            // No reader may ask for it; one that does has followed the file out of its bounds.
+            let message = format!("{} is damaged: its structure goes on behind its end", names::shown(&listed.path));
+            return self.notes.fatal(Reason::Corrupt, Some(&listed.path), message);
+        }
         if !self.has_room() {
             return self.parked.push((file, probe));
         }

@@ -137,7 +137,7 @@ model_uuid: 1
     fn every_flavour_has_its_files() {
         let files = ["model.ubj", "conda.yaml", "python_env.yaml"];
         let folder = Folder::new([("MLmodel", MODEL.as_bytes().to_vec())]);
-        let folder = files.iter().fold(folder, |folder, file| folder.with(file, "x: 1"));
+        let folder = files.iter().fold(folder, |folder, file| folder.with(file, "{}"));
         let verdict = folder.judge();
         assert_good(&verdict);
         let contents = verdict.contents;
@@ -154,11 +154,11 @@ model_uuid: 1
             let verdict = folder.clone().with("MLmodel", text).judge();
             assert_bad(&verdict, Reason::Corrupt, "MLmodel", words);
         }
-        let mut laughs = "a0: &a0 x\n".to_owned();
-        for number in 1..40 {
+        let line = |number: u32| {
             let before = number - 1;
-            laughs.push_str(&format!("a{number}: &a{number} [*a{before}, *a{before}, *a{before}]\n"));
-        }
+            format!("a{number}: &a{number} [*a{before}, *a{before}, *a{before}]")
+        };
+        let laughs = format!("a0: &a0 x\n{}", (1..40).map(line).collect::<Vec<_>>().join("\n"));
         assert_bad(&folder.with("MLmodel", laughs).judge(), Reason::Corrupt, "MLmodel", "is damaged");
     }
 }

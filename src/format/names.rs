@@ -7,6 +7,8 @@ const PICKLE_EXTENSIONS: [&str; 15] = [
     "pt", "pth", "pt2", "bin", "ckpt", "pkl", "pickle", "joblib", "npz", "npy", "distcp", "mar", "nemo", "dill",
     "skops",
 ];
+/// Extensions that promise a pickle or an archive with pickles: anything else under such a name is damaged.
+const CERTAIN: [&str; 9] = ["pt", "pth", "pt2", "pkl", "pickle", "joblib", "npz", "npy", "skops"];
 /// Names without a telling extension that frameworks give to pickles.
 const PICKLE_NAMES: [&str; 3] = [".metadata", ".tune_metadata", "_preprocessor"];
 const COMPRESSIONS: [&str; 12] = ["gz", "gzip", "bzip2", "bz2", "xz", "zst", "lz4", "lzma", "z", "7z", "zip", "zlib"];
@@ -68,6 +70,11 @@ pub(super) fn is_pickle(path: &str) -> bool {
     let inner =
         if COMPRESSIONS.contains(&last.as_str()) { extension(&name[..name.len() - last.len() - 1]) } else { last };
     PICKLE_EXTENSIONS.contains(&inner.as_str()) || PICKLE_NAMES.contains(&name)
+}
+
+/// Whether a file of this name must be a pickle, or an archive or array that may hold some.
+pub(super) fn is_certain_pickle(path: &str) -> bool {
+    CERTAIN.iter().any(|extension| has_extension(path, extension))
 }
 
 /// Whether it is a safetensors file by name.

@@ -115,7 +115,11 @@ pub(super) fn pickle(window: &Window<'_>, name: &str) -> Parsed<Option<PickleFac
         return Ok(None);
     }
     let place = if name.is_empty() { "array of Python objects" } else { name };
-    pickle::judge_named(&window.part(header.data..window.len())?, place)
+    let fact = pickle::judge_named(&window.part(header.data..window.len())?, place)?;
+    match fact.as_ref().and_then(|fact| fact.broken.as_ref()) {
+        Some(problem) => Err(Stop::Bad(format!("its pickle cannot be read: {problem}"))),
+        None => Ok(fact),
+    }
 }
 
 fn check_size(header: &Header, window: &Window<'_>) -> Parsed<()> {

@@ -73,6 +73,8 @@ struct Model {
     producer: String,
     version: String,
     graph: bool,
+    /// Whether it names the versions of the operators; no reader takes a model without.
+    operators: bool,
 }
 
 struct ModelFile;
@@ -96,10 +98,15 @@ impl Parse for ModelFile {
                     model.graph = true;
                     graph(file, &range, &mut budget, &mut model, 0)?;
                 }
+                (8, Value::Bytes(_)) => model.operators = true,
                 _ => {}
             }
         }
-        if model.graph { Ok(model) } else { Err(Stop::bad("it has no graph: it is truncated, or no ONNX model")) }
+        match (model.graph, model.operators) {
+            (true, true) => Ok(model),
+            (true, false) => Err(Stop::bad("it names no operator set: it is truncated")),
+            (false, _) => Err(Stop::bad("it has no graph: it is truncated, or no ONNX model")),
+        }
     }
 
     fn finish(self, outcome: Result<Model, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
@@ -300,7 +307,8 @@ mod tests {
     }
 
     fn model(tensor: &[u8]) -> Vec<u8> {
-        [vec![8, 10], field(2, b"pytorch"), field(3, b"2.15"), field(7, &field(5, tensor))].concat()
+        [vec![8, 10], field(2, b"pytorch"), field(3, b"2.15"), field(7, &field(5, tensor)), field(8, &[2 << 3, 21])]
+            .concat()
     }
 
     fn judge(bytes: Vec<u8>) -> crate::format::Verdict {

@@ -17,6 +17,8 @@ use crate::contract::Reason;
 /// Goes through the entries one after another.
 pub(super) struct Checksums {
     entries: Vec<Entry>,
+    /// Of the file, in bytes.
+    size: u64,
     /// The entry that is read.
     current: usize,
     /// What is left of its bytes; none before its header was read.
@@ -31,12 +33,12 @@ enum Sum {
 }
 
 impl Checksums {
-    pub fn new(entries: &[Entry]) -> Self {
+    pub fn new(entries: &[Entry], size: u64) -> Self {
         // Writers that compute no checksum leave 0.
         let mut entries: Vec<Entry> =
             entries.iter().filter(|entry| entry.crc != 0 && matches!(entry.method, 0 | 8)).cloned().collect();
         entries.sort_by_key(|entry| entry.header);
-        Self { entries, current: 0, rest: None, sum: Sum::Stored(Crc::new()), problems: Vec::new() }
+        Self { entries, size, current: 0, rest: None, sum: Sum::Stored(Crc::new()), problems: Vec::new() }
     }
 
     fn close(&mut self, problem: Option<&str>) {
@@ -72,6 +74,9 @@ impl Checksums {
             Sum::Deflated(Box::new(DeflateDecoder::new(CrcWriter::new(std::io::sink()))))
         };
         let rest = begin..begin.saturating_add(entry.compressed);
+        if rest.end > self.size {
+            return self.close(Some("does not fit into it"));
+        }
         if rest.is_empty() {
             return self.close(None);
         }

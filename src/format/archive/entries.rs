@@ -116,7 +116,7 @@ pub(super) fn pickles(file: &Window<'_>, directory: &Directory, kind: Kind, leve
     for (number, entry) in directory.entries.iter().filter(|entry| entry.size > 0 && !is_storage(entry)).enumerate() {
         if number >= LOOKED_INTO {
             let what = format!("has more than {LOOKED_INTO} entries that may be pickles, and was not checked");
-            note(PickleFact { tier: PickleTier::Unchecked, what });
+            note(PickleFact { tier: PickleTier::Unchecked, what, broken: None });
             break;
         }
         if let Some(fact) = entry_fact(file, entry, level)? {
@@ -134,7 +134,7 @@ fn entry_fact(file: &Window<'_>, entry: &Entry, level: u32) -> Parsed<Option<Pic
         Ok(content) => inner_fact(&Window::of_bytes(&content), &entry.name, level),
         Err(Stop::TooLarge(text)) => {
             let what = format!("was not checked ({text})");
-            Ok(Some(PickleFact { tier: PickleTier::Unchecked, what }))
+            Ok(Some(PickleFact { tier: PickleTier::Unchecked, what, broken: None }))
         }
         Err(stop) => Err(stop),
     }
@@ -146,7 +146,7 @@ pub(super) fn inner_fact(window: &Window<'_>, name: &str, level: u32) -> Parsed<
     if start.starts_with(b"PK\x03\x04") {
         if level >= LEVELS {
             let what = format!("has archives within archives, and was not checked in its {}", names::shown(name));
-            return Ok(Some(PickleFact { tier: PickleTier::Unchecked, what }));
+            return Ok(Some(PickleFact { tier: PickleTier::Unchecked, what, broken: None }));
         }
         let directory = zip::directory(window)?;
         if let Some(finding) = directory.findings.first() {

@@ -86,8 +86,11 @@ pub(super) fn follow(evidence: &Evidence) -> Vec<(usize, Box<dyn Probe>)> {
     if evidence.depth < Depth::Content {
         return Vec::new();
     }
-    let all = evidence.all::<Archive>();
-    all.map(|(file, archive)| (file, Box::new(checksums::Checksums::new(&archive.entries)) as Box<dyn Probe>)).collect()
+    let probe = |(file, archive): (usize, &Archive)| {
+        let checksums = checksums::Checksums::new(&archive.entries, evidence.tree.file(file).size);
+        (file, Box::new(checksums) as Box<dyn Probe>)
+    };
+    evidence.all::<Archive>().map(probe).collect()
 }
 
 /// The worst pickle of an archive within a file, such as an item of a distributed checkpoint.
@@ -146,11 +149,11 @@ impl Parse for ArchiveFile {
                 let message = format!("{shown} is damaged: {problem}; {UPLOAD_AGAIN}");
                 notes.fatal(Reason::Corrupt, Some(&path), message);
                 let what = format!("is a zip archive that cannot be read ({problem})");
-                evidence.note_pickle(file, PickleFact { tier: PickleTier::Code, what });
+                evidence.note_pickle(file, PickleFact { tier: PickleTier::Code, what, broken: None });
             }
             Err(Problem::TooLarge(problem)) => {
                 let what = format!("is a zip archive that was not checked ({problem})");
-                evidence.note_pickle(file, PickleFact { tier: PickleTier::Unchecked, what });
+                evidence.note_pickle(file, PickleFact { tier: PickleTier::Unchecked, what, broken: None });
             }
             Err(Problem::Foreign) => {}
         }

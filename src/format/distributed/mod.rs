@@ -223,5 +223,5 @@ fn unreadable(file: usize, problem: &str, evidence: &mut Evidence, notes: &mut N
     let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
     notes.fatal(Reason::Corrupt, Some(path), message);
     let what = format!("is a pickle that cannot be used ({problem})");
-    evidence.note_pickle(file, PickleFact { tier: PickleTier::Code, what });
+    evidence.note_pickle(file, PickleFact { tier: PickleTier::Code, what, broken: None });
 }

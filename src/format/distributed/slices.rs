@@ -45,9 +45,11 @@ impl Slices {
                 self.problem.get_or_insert_with(|| format!("its item at byte {begin}: {problem}"));
                 None
             }
-            Some(Err(Problem::TooLarge(problem))) => {
-                Some(PickleFact { tier: PickleTier::Unchecked, what: format!("was not checked ({problem})") })
-            }
+            Some(Err(Problem::TooLarge(problem))) => Some(PickleFact {
+                tier: PickleTier::Unchecked,
+                what: format!("was not checked ({problem})"),
+                broken: None,
+            }),
             Some(Err(Problem::Foreign)) | None => None,
         };
         if let Some(fact) = fact

@@ -4,7 +4,7 @@ use super::{
     super::{
         compression::{self, Compression},
         evidence::{Evidence, PickleFact},
-        findings::Notes,
+        findings::{Notes, UPLOAD_AGAIN},
         magic, names,
         probe::{Probe, Problem},
         table::Family,
@@ -12,7 +12,7 @@ use super::{
     },
     judge_all, judge_named,
 };
-use crate::contract::{Format, PickleTier};
+use crate::contract::{Format, PickleTier, Reason};
 
 /// Compressed files without a pickle's name are looked into up to this size, in bytes.
 const LOOKED_INTO: u64 = 1 << 20;
@@ -30,6 +30,8 @@ struct IsPickle;
 
 /// A file that is a pickle by its first bytes or its name, or that may be one.
 struct PickleFile {
+    /// Whether its first bytes are those of a pickle.
+    marked: bool,
     named: bool,
     packed: Option<Compression>,
 }
@@ -39,17 +41,21 @@ fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
     let named = magic::is_pickle_by_name(start, path);
     let packed = compression::sniff(start, names::is_pickle(path));
     if packed.is_some() {
-        return Some(WindowProbe::boxed(PickleFile { named: names::is_pickle(path), packed }, size, start));
+        return Some(WindowProbe::boxed(
+            PickleFile { marked: false, named: names::is_pickle(path), packed },
+            size,
+            start,
+        ));
     }
     let first = start.first().copied()?;
     // Compressed data and archives are told by their own magic, which an opcode's letter must not hide.
     if !named && !magic::is_marked_pickle(start) && magic::sniff(start, path, size) != magic::Magic::Other {
         return None;
     }
-    if !named && !magic::is_marked_pickle(start) && !magic::may_begin_pickle(first) {
+    if !named && !names::is_certain_pickle(path) && !magic::is_marked_pickle(start) && !magic::may_begin_pickle(first) {
         return None;
     }
-    Some(WindowProbe::boxed(PickleFile { named, packed }, size, start))
+    Some(WindowProbe::boxed(PickleFile { marked: magic::is_marked_pickle(start), named, packed }, size, start))
 }
 
 impl Parse for PickleFile {
@@ -71,17 +77,30 @@ impl Parse for PickleFile {
         if self.named { judge_named(&content, "compressed data") } else { judge_all(&content, "compressed data") }
     }
 
-    fn finish(self, outcome: Result<Self::Output, Problem>, file: usize, evidence: &mut Evidence, _: &mut Notes) {
+    fn finish(self, outcome: Result<Self::Output, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
+        let path = evidence.tree.file(file).path.clone();
+        let certain = names::is_certain_pickle(&path);
         let fact = match outcome {
-            Ok(None) | Err(Problem::Foreign) => return,
+            Err(Problem::Foreign) => return,
+            Ok(None) if !certain => return,
+            Ok(None) => PickleFact {
+                tier: PickleTier::Unchecked,
+                what: "has a pickle's name and unknown content".to_owned(),
+                broken: Some("it is no pickle, no archive and no array".to_owned()),
+            },
             Ok(Some(fact)) => fact,
             Err(Problem::Broken(problem)) => {
-                PickleFact { tier: PickleTier::Code, what: format!("cannot be followed to its end ({problem})") }
+                let what = format!("cannot be followed to its end ({problem})");
+                PickleFact { tier: PickleTier::Code, what, broken: Some(problem) }
             }
             Err(Problem::TooLarge(problem)) => {
-                PickleFact { tier: PickleTier::Unchecked, what: format!("was not checked ({problem})") }
+                PickleFact { tier: PickleTier::Unchecked, what: format!("was not checked ({problem})"), broken: None }
             }
         };
+        if let Some(problem) = fact.broken.as_ref().filter(|_| certain || self.marked) {
+            let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(&path));
+            notes.fatal(Reason::Corrupt, Some(&path), message);
+        }
         evidence.put(file, IsPickle);
         evidence.note_pickle(file, fact);
     }

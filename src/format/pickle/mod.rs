@@ -127,7 +127,7 @@ pub(super) fn fact(stream: &Stream, place: &str) -> PickleFact {
         Some(offence) => format!("{}{place}", report::clean(offence, 256)),
         None => format!("is a pickle of plain data{place}"),
     };
-    PickleFact { tier: stream.tier, what }
+    PickleFact { tier: stream.tier, what, broken: stream.problem.clone() }
 }
 
 fn worse(worst: &mut Option<PickleFact>, fact: PickleFact) {
@@ -178,7 +178,7 @@ fn judge(window: &Window<'_>, place: &str, named: bool, level: u32) -> Parsed<Op
         at = stream.end;
     }
     let what = format!("holds more than {STREAMS} pickles, which is more than are read");
-    worse(&mut worst, PickleFact { tier: PickleTier::Code, what });
+    worse(&mut worst, PickleFact { tier: PickleTier::Code, what, broken: None });
     Ok(worst)
 }
 
@@ -216,7 +216,7 @@ fn nested(window: &Window<'_>, stream: &Stream, place: &str, level: u32, worst: 
         seen += 1;
         if level >= NESTED || seen > NESTED_BYTES {
             let what = "holds pickles in pickles, more or deeper than is read".to_owned();
-            worse(worst, PickleFact { tier: PickleTier::Code, what });
+            worse(worst, PickleFact { tier: PickleTier::Code, what, broken: None });
             return Ok(());
         }
         let inner = format!("{}bytes", if place.is_empty() { String::new() } else { format!("{place}, in ") });
@@ -224,7 +224,7 @@ fn nested(window: &Window<'_>, stream: &Stream, place: &str, level: u32, worst: 
             Some(fact) => worse(worst, fact),
             None if loads.is_some() => {
                 let what = "loads something from bytes in it that cannot be followed".to_owned();
-                worse(worst, PickleFact { tier: PickleTier::Code, what });
+                worse(worst, PickleFact { tier: PickleTier::Code, what, broken: None });
             }
             None => {}
         }

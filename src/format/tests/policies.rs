@@ -11,7 +11,7 @@ fn folder() -> Folder {
     Folder::new([
         ("model.safetensors", tensors(&[("a", 1)])),
         ("sub/optimizer.pt", archive(&[("archive/data.pkl", &marker), ("archive/version", b"3")])),
-        ("notes.txt", b"\x80\x04.".to_vec()),
+        ("notes.txt", marker),
     ])
 }
 
@@ -109,8 +109,9 @@ fn reasons_have_their_order() {
 #[test]
 fn findings_are_bounded_and_the_worst_stay() {
     let mut many = Folder::default();
+    let marker = Assembler::protocol(2).global("marker", "run").call("marker").stop();
     for number in 0..2000 {
-        many = many.with(&format!("{:04}.pkl", 2000 - number), "\u{80}");
+        many = many.with(&format!("{:04}.pkl", 2000 - number), marker.clone());
     }
     let many = many.with("zzz.safetensors", "x");
     let verdict = many.judge_with(&Validation::default(), &[]);

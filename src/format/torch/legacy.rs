@@ -66,7 +66,10 @@ impl Parse for LegacyFile {
             }
             Err(Problem::TooLarge(text)) => {
                 let what = format!("was not checked ({text})");
-                return evidence.note_pickle(file, PickleFact { tier: crate::contract::PickleTier::Unchecked, what });
+                return evidence.note_pickle(
+                    file,
+                    PickleFact { tier: crate::contract::PickleTier::Unchecked, what, broken: None },
+                );
             }
             Err(Problem::Broken(text)) => text,
             Err(Problem::Foreign) => return,

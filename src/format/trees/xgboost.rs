@@ -43,7 +43,7 @@ fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
     // `{`, the length of the first key as an integer of eight bytes or one, the key.
     let binary =
         start.starts_with(b"{") && start.get(1..24).is_some_and(|key| key.windows(7).any(|text| text == b"learner"));
-    let old = start.starts_with(b"binf");
+    let old = start.starts_with(b"binf") || names::has_extension(path, "ubj");
     (binary || old).then(|| WindowProbe::boxed(BinaryModel, size, start))
 }
 

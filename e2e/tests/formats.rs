@@ -1,0 +1,203 @@
+//! Checkpoints that the real libraries wrote (e2e/fixtures), as they are and systematically damaged (file I/O, no network).
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use checkpoint_operator::{
+    contract::{CodePolicy, Depth, Format, PicklePolicy, PickleTier, Reason, Validation},
+    format::{File, Input, Judge, Step, Verdict},
+};
+use checkpoint_operator_e2e::paths;
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// A fixture, and what it is.
+struct Fixture {
+    folder: &'static str,
+    format: Format,
+    pickle: PickleTier,
+    /// The part of each file that its header does not describe byte by byte: damage there shows only at depth `Content`.
+    lenient: bool,
+}
+
+const fn fixture(folder: &'static str, format: Format, pickle: PickleTier) -> Fixture {
+    Fixture { folder, format, pickle, lenient: false }
+}
+
+const fn lenient(folder: &'static str, format: Format, pickle: PickleTier) -> Fixture {
+    Fixture { folder, format, pickle, lenient: true }
+}
+
+const FIXTURES: &[Fixture] = &[
+    fixture("torch/state_dict", Format::Torch, PickleTier::TensorsOnly),
+    fixture("torch/training", Format::Torch, PickleTier::TensorsOnly),
+    fixture("torch/dtypes", Format::Torch, PickleTier::TensorsOnly),
+    fixture("torch/legacy", Format::Torch, PickleTier::TensorsOnly),
+    fixture("torch/module", Format::Torch, PickleTier::Code),
+    fixture("torch/script", Format::TorchScript, PickleTier::KnownSafe),
+    fixture("torch/export", Format::TorchExport, PickleTier::TensorsOnly),
+    fixture("dcp", Format::TorchDistributed, PickleTier::TensorsOnly),
+    // The sizes of records are NumPy's own business, so a truncated one passes.
+    lenient("numpy/npy", Format::NumPy, PickleTier::None),
+    fixture("numpy/npz", Format::NumPy, PickleTier::None),
+    fixture("numpy/objects", Format::NumPy, PickleTier::KnownSafe),
+    // The writer pads the last tensor; readers do not need the padding.
+    lenient("gguf", Format::Gguf, PickleTier::None),
+    fixture("hdf5", Format::Hdf5, PickleTier::None),
+    fixture("onnx/inside", Format::Onnx, PickleTier::None),
+    fixture("onnx/external", Format::Onnx, PickleTier::None),
+    fixture("joblib/plain", Format::Pickle, PickleTier::Code),
+    fixture("joblib/zlib", Format::Pickle, PickleTier::Code),
+    fixture("joblib/gzip", Format::Pickle, PickleTier::Code),
+    fixture("joblib/bzip2", Format::Pickle, PickleTier::Code),
+    fixture("joblib/lzma", Format::Pickle, PickleTier::Code),
+    fixture("joblib/xz", Format::Pickle, PickleTier::Code),
+    fixture("sklearn/pickle", Format::Pickle, PickleTier::Code),
+    fixture("sklearn/skops", Format::Skops, PickleTier::None),
+    // Parameters and importances follow the trees, and LightGBM does without them.
+    lenient("lightgbm", Format::LightGbm, PickleTier::None),
+    fixture("xgboost/json", Format::XgBoost, PickleTier::None),
+    fixture("xgboost/ubjson", Format::XgBoost, PickleTier::None),
+];
+
+fn read(folder: &str) -> Files {
+    let root = paths::workspace().join("e2e/fixtures").join(folder);
+    let files: Files = fs::read_dir(&root)
+        .unwrap_or_else(|error| panic!("{}: {error}", root.display()))
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| (name(&path), fs::read(&path).unwrap()))
+        .collect();
+    assert!(!files.is_empty(), "{folder} is empty");
+    files
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+fn judge(files: &Files, validation: &Validation) -> Verdict {
+    let listed: Vec<File> =
+        files.iter().map(|(path, bytes)| File { path: path.clone(), size: bytes.len() as u64 }).collect();
+    let contents: Vec<&Vec<u8>> = files.values().collect();
+    let mut judge = Judge::new(listed, validation, &[]);
+    let mut open = Vec::new();
+    let mut step = judge.step(Input::Start);
+    loop {
+        match step {
+            Step::Done(verdict) => return *verdict,
+            Step::Read(reads) => open.extend(reads),
+        }
+        let read = open.pop().expect("the judge waits for nothing");
+        let range = usize::try_from(read.range.start).unwrap()..usize::try_from(read.range.end).unwrap();
+        step = judge.step(Input::Bytes { id: read.id, bytes: &contents[read.file][range] });
+    }
+}
+
+/// Accepts everything that is asked of pickles and code, so that only the bytes themselves decide.
+fn bytes_alone(depth: Depth) -> Validation {
+    Validation { depth, pickle: PicklePolicy::Allow, code: CodePolicy::Allow, ..Validation::default() }
+}
+
+#[test]
+fn what_libraries_wrote_is_what_it_is() {
+    for fixture in FIXTURES {
+        let files = read(fixture.folder);
+        for depth in [Depth::Headers, Depth::Content] {
+            let verdict = judge(&files, &bytes_alone(depth));
+            assert!(verdict.is_good(), "{}: {}", fixture.folder, verdict.message);
+            assert_eq!(verdict.contents.format, Some(fixture.format), "{}", fixture.folder);
+            assert_eq!(verdict.contents.pickle, Some(fixture.pickle), "{}: {:?}", fixture.folder, verdict.findings);
+        }
+        let verdict = judge(&files, &Validation::default());
+        assert_eq!(
+            verdict.is_good(),
+            fixture.pickle <= PickleTier::KnownSafe,
+            "{}: {}",
+            fixture.folder,
+            verdict.message
+        );
+        if !verdict.is_good() {
+            assert_eq!(verdict.reason, Reason::UnsafePickle, "{}", fixture.folder);
+        }
+    }
+}
+
+/// What a damage came to, for the table.
+#[derive(Default)]
+struct Tally {
+    found: usize,
+    passed: usize,
+}
+
+#[test]
+fn damage_is_found() {
+    let mut table: BTreeMap<(&str, &str), Tally> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for fixture in FIXTURES {
+        let files = read(fixture.folder);
+        let default = Validation::default();
+        let safe = judge(&files, &default).is_good();
+        for (path, bytes) in &files {
+            let mut try_out = |damage: &'static str, changed: Files, depth: Depth, must: bool| {
+                // A pickle that was refused before must be refused after, too; other files are judged by their bytes alone.
+                let verdict =
+                    judge(&changed, &if safe { bytes_alone(depth) } else { Validation { depth, ..default.clone() } });
+                let tally = table.entry((fixture.folder, damage)).or_default();
+                if verdict.is_good() {
+                    tally.passed += 1;
+                    // What is left of a file whose name tells nothing may be any other file.
+                    if must && verdict.contents.format != Some(Format::Generic) {
+                        wrong.push(format!("{} {damage} of {path}: {}", fixture.folder, verdict.message));
+                    }
+                } else {
+                    tally.found += 1;
+                }
+            };
+            let with = |bytes: Vec<u8>| {
+                let mut changed = files.clone();
+                changed.insert(path.clone(), bytes);
+                changed
+            };
+            let points = (1..bytes.len()).step_by((bytes.len() / 97).max(1)).chain([bytes.len() - 1]);
+            for point in points {
+                try_out("truncation", with(bytes[..point].to_vec()), Depth::Headers, !fixture.lenient);
+            }
+            let mut header = bytes.clone();
+            for byte in header.iter_mut().take(8) {
+                *byte ^= 0xFF;
+            }
+            try_out("magic", with(header), Depth::Headers, false);
+            for point in (0..bytes.len()).step_by((bytes.len() / 61).max(1)) {
+                let mut flipped = bytes.clone();
+                flipped[point] ^= 0x10;
+                try_out("flipped byte", with(flipped), Depth::Content, false);
+            }
+            if files.len() > 1 && fixture.format != Format::NumPy {
+                let mut missing = files.clone();
+                missing.remove(path);
+                try_out("missing file", missing, Depth::Headers, true);
+            }
+        }
+    }
+    println!("{:22} {:14} {:>6} {:>6}", "fixture", "damage", "found", "passed");
+    for ((folder, damage), tally) in &table {
+        println!("{folder:22} {damage:14} {:6} {:6}", tally.found, tally.passed);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Bytes of zip archives, whose checksums are recomputed, cannot change unseen.
+#[test]
+fn a_flipped_byte_in_a_tensor_is_found_at_depth_content() {
+    for (folder, file) in [("torch/state_dict", "model.pt"), ("torch/dtypes", "d.pt"), ("numpy/npz", "a.npz")] {
+        let mut files = read(folder);
+        let bytes = files.get_mut(file).unwrap();
+        let at = bytes.len() / 3;
+        let window = bytes[at..].windows(4).position(|four| four == [0; 4]).map(|found| found + at);
+        let length = bytes.len();
+        let Some(at) = window.filter(|at| *at < length / 2) else { continue };
+        bytes[at] ^= 1;
+        let verdict = judge(&files, &bytes_alone(Depth::Content));
+        assert!(!verdict.is_good(), "{folder} byte {at}: {}", verdict.message);
+    }
+}
