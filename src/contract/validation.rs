@@ -148,8 +148,6 @@ formats! {
     DeepSpeed,
     /// A classic Megatron-LM checkpoint: a folder for each model-parallel rank.
     Megatron,
-    /// A NeMo model.
-    Nemo,
     /// A pipeline of diffusers: `model_index.json` and a folder for each component.
     Diffusers,
     /// A sentence-transformers model: `modules.json`.
@@ -164,8 +162,6 @@ formats! {
     HuggingFace,
     /// A TensorFlow SavedModel.
     SavedModel,
-    /// A TensorFlow checkpoint: `.index` and `.data` files.
-    TensorFlowCheckpoint,
     /// A checkpoint of RLlib.
     Rllib,
     /// A checkpoint of Ray AIR (Ray 2.0 to 2.6).
@@ -186,22 +182,14 @@ formats! {
     Gguf,
     /// An ONNX model, perhaps with external data.
     Onnx,
-    /// A TensorFlow Lite model.
-    TfLite,
     /// A Keras 3 model (`.keras`).
     Keras,
     /// HDF5 files, such as weights of Keras.
     Hdf5,
-    /// Flax weights as msgpack.
-    Flax,
-    /// Zarr arrays.
-    Zarr,
     /// An XGBoost model.
     XgBoost,
     /// A LightGBM model.
     LightGbm,
-    /// A CatBoost model.
-    CatBoost,
     /// A skops file of scikit-learn.
     Skops,
     /// A joblib file, usually of scikit-learn.

@@ -135,6 +135,8 @@ pub(super) struct Evidence {
     pub config: Document,
     /// `adapter_config.json`
     pub adapter: Document,
+    /// `_CHECKPOINT_METADATA` of Orbax
+    pub orbax: Document,
     /// `model_index.json` of diffusers
     pub pipeline: Document,
     /// `checkpoint_manager_snapshot.json` of Ray Train
@@ -168,6 +170,7 @@ impl Evidence {
             indexes: BTreeMap::new(),
             config: Document::Unread,
             adapter: Document::Unread,
+            orbax: Document::Unread,
             pipeline: Document::Unread,
             snapshot: Document::Unread,
             tokenizer: Document::Unread,

@@ -1,5 +1,6 @@
 //! Judges a checkpoint from its listing and small ranges of its files. Pure, sans I/O: it asks for bytes and is given them.
 
+mod accelerate;
 mod archive;
 mod code;
 mod compression;
@@ -25,12 +26,14 @@ mod mlflow;
 mod names;
 mod numpy;
 mod onnx;
+mod orbax;
 mod peft;
 mod pickle;
 pub mod pickle_encoder;
 mod policy;
 mod probe;
 mod protobuf;
+mod ray;
 mod run;
 mod safetensors;
 mod saved_model;

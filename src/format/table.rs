@@ -1,12 +1,12 @@
 //! The one table of all formats. A new format is a file of its own and a line here. Pure, no I/O.
 
 use super::{
-    archive, code, deepspeed, dict, diffusers, distributed,
+    accelerate, archive, code, deepspeed, dict, diffusers, distributed,
     evidence::{Evidence, Tree},
     findings::Notes,
-    generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, numpy, onnx, peft, pickle,
+    generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, numpy, onnx, orbax, peft, pickle,
     probe::{Probe, Sniff},
-    run, safetensors, saved_model, sentence_transformers, sharded, torch, trainer, trees,
+    ray, run, safetensors, saved_model, sentence_transformers, sharded, torch, trainer, trees,
 };
 use crate::contract::{Contents, Format};
 
@@ -58,12 +58,16 @@ pub(super) const FORMATS: &[Family] = &[
     mlflow::FAMILY,
     distributed::MEGATRON_FAMILY,
     distributed::FAMILY,
+    orbax::FAMILY,
     deepspeed::FAMILY,
     megatron::FAMILY,
     diffusers::FAMILY,
     sentence_transformers::FAMILY,
     peft::FAMILY,
     trainer::FAMILY,
+    accelerate::FAMILY,
+    ray::RLLIB,
+    ray::AIR,
     hugging_face::FAMILY,
     saved_model::FAMILY,
     sharded::FAMILY,
@@ -80,6 +84,7 @@ pub(super) const FORMATS: &[Family] = &[
     trees::LIGHTGBM,
     archive::SKOPS,
     numpy::FAMILY,
+    pickle::JOBLIB,
     pickle::FAMILY,
     generic::FAMILY,
 ];
@@ -102,6 +107,7 @@ mod tests {
         formats.sort();
         formats.dedup();
         assert_eq!(formats.len(), FORMATS.len());
+        assert_eq!(formats, Format::ALL);
         assert_eq!(FORMATS.last().map(|family| family.format), Some(Format::Generic));
     }
 }

@@ -25,6 +25,18 @@ pub(in crate::format) const FAMILY: Family = Family {
     ..Family::of(Format::Pickle)
 };
 
+/// Files that joblib wrote, by their name.
+pub(in crate::format) const JOBLIB: Family = Family {
+    claims: |evidence| joblib(evidence).next().is_some(),
+    places: |evidence| joblib(evidence).map(str::to_owned).collect(),
+    ..Family::of(Format::Joblib)
+};
+
+fn joblib(evidence: &Evidence) -> impl Iterator<Item = &str> {
+    let paths = evidence.all::<IsPickle>().map(|(file, _)| evidence.tree.file(file).path.as_str());
+    paths.filter(|path| names::base(path).contains(".joblib"))
+}
+
 /// The file is a pickle and nothing more special.
 struct IsPickle;
 

@@ -11,7 +11,7 @@ mod machine;
 pub(in crate::format) mod tests;
 mod values;
 
-pub(super) use file::FAMILY;
+pub(super) use file::{FAMILY, JOBLIB};
 use machine::Gap;
 pub(super) use values::{Value, ValueId, Values};
 
