@@ -7,6 +7,7 @@ mod chart_rbac;
 mod chart_values;
 mod examples;
 mod purity;
+mod readme_formats;
 
 use std::path::{Path, PathBuf};
 
