@@ -1,5 +1,12 @@
 //! Checkpoints that the real libraries wrote (e2e/fixtures), as they are and systematically damaged (file I/O, no network).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests stand outside of test functions here"
+)]
+
 use std::{collections::BTreeMap, fs, path::Path};
 
 use checkpoint_operator::{
