@@ -8,7 +8,7 @@ use super::{
     evidence::{CodeFact, Evidence, fact},
     findings::{Notes, UPLOAD_AGAIN},
     names,
-    probe::Problem,
+    probe::{Problem, note_problem},
     table::Family,
     window::{Parse, Parsed, Stop, Window, WindowProbe},
 };
@@ -111,12 +111,7 @@ impl Parse for GgufFile {
                 }
                 evidence.put(file, model);
             }
-            Err(Problem::Broken(problem) | Problem::TooLarge(problem)) => {
-                let path = &evidence.tree.file(file).path;
-                let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
-                notes.fatal(Reason::Corrupt, Some(path), message);
-            }
-            Err(Problem::Foreign) => {}
+            Err(problem) => note_problem(&problem, file, evidence, notes),
         }
     }
 }

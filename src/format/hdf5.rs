@@ -2,13 +2,13 @@
 
 use super::{
     evidence::{CodeFact, Evidence},
-    findings::{Notes, UPLOAD_AGAIN},
+    findings::Notes,
     keras, names,
-    probe::{Probe, Problem},
+    probe::{Probe, Problem, note_problem},
     table::Family,
     window::{Parse, Parsed, Stop, Window, WindowProbe},
 };
-use crate::contract::{Format, Reason};
+use crate::contract::Format;
 
 const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
 /// How much of a file is searched for the configuration of a Keras model, in bytes.
@@ -47,12 +47,7 @@ impl Parse for Hdf5File {
                 }
                 evidence.put(file, IsHdf5);
             }
-            Err(Problem::Broken(problem) | Problem::TooLarge(problem)) => {
-                let path = &evidence.tree.file(file).path;
-                let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
-                notes.fatal(Reason::Corrupt, Some(path), message);
-            }
-            Err(Problem::Foreign) => {}
+            Err(problem) => note_problem(&problem, file, evidence, notes),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     evidence::{Evidence, fact},
     findings::{Notes, UPLOAD_AGAIN},
     names,
-    probe::Problem,
+    probe::{Problem, note_problem},
     protobuf::{Budget, Fields, Value, packed, text},
     table::Family,
     window::{Parse, Parsed, Stop, Window, WindowProbe},
@@ -112,12 +112,7 @@ impl Parse for ModelFile {
     fn finish(self, outcome: Result<Model, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         match outcome {
             Ok(model) => evidence.put(file, model),
-            Err(Problem::Broken(problem) | Problem::TooLarge(problem)) => {
-                let path = &evidence.tree.file(file).path;
-                let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
-                notes.fatal(Reason::Corrupt, Some(path), message);
-            }
-            Err(Problem::Foreign) => {}
+            Err(problem) => note_problem(&problem, file, evidence, notes),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::{
     evidence::{Document, Evidence},
     findings::{Notes, UPLOAD_AGAIN},
     names,
-    probe::{Probe, Problem},
+    probe::{Probe, Problem, note_problem},
     table::Family,
     window::{Parse, Parsed, Stop, Window, WindowProbe},
 };
@@ -54,10 +54,8 @@ impl Parse for ManifestFile {
     }
 
     fn finish(self, outcome: Result<(), Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
-        if let Err(Problem::Broken(problem) | Problem::TooLarge(problem)) = outcome {
-            let path = &evidence.tree.file(file).path;
-            let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
-            notes.fatal(Reason::Corrupt, Some(path), message);
+        if let Err(problem) = outcome {
+            note_problem(&problem, file, evidence, notes);
         }
     }
 }

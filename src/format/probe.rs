@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     MAX_READ,
     evidence::{Evidence, Ledger, PickleFact},
-    findings::{Draft, Notes},
+    findings::{Draft, Notes, UPLOAD_AGAIN},
     json::{self, Limits, Parser},
     magic::{self, Magic},
     names,
@@ -114,6 +114,21 @@ pub(super) enum Problem {
     Broken(String),
     /// It is another kind of file; that has been noted.
     Foreign,
+}
+
+/// Says what is the matter with a file: what is damaged fails the verdict, what is too large to be read is only told.
+pub(super) fn note_problem(problem: &Problem, file: usize, evidence: &Evidence, notes: &mut Notes) {
+    let path = &evidence.tree.file(file).path;
+    let shown = names::shown(path);
+    match problem {
+        Problem::Broken(text) => {
+            notes.fatal(Reason::Corrupt, Some(path), format!("{shown} is damaged: {text}; {UPLOAD_AGAIN}"));
+        }
+        Problem::TooLarge(text) => {
+            notes.warn(Reason::Corrupt, Some(path), format!("{shown} was not read to its end: {text}"));
+        }
+        Problem::Foreign => {}
+    }
 }
 
 /// Collects what a document says.

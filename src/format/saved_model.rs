@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, ops::Range};
 
 use super::{
     evidence::{CodeFact, Evidence, Tree, fact},
-    findings::{Notes, UPLOAD_AGAIN},
+    findings::Notes,
     names,
-    probe::{Probe, Problem},
+    probe::{Probe, Problem, note_problem},
     protobuf::{Budget, Fields, Value, text},
     table::Family,
     window::{Parse, Parsed, Stop, Window, WindowProbe},
@@ -75,12 +75,13 @@ impl Parse for ModelFile {
                 }
                 evidence.put(file, model);
             }
-            Err(Problem::Broken(problem) | Problem::TooLarge(problem)) => {
-                let path = &evidence.tree.file(file).path;
-                let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
-                notes.fatal(Reason::Corrupt, Some(path), message);
+            Err(problem) => {
+                if matches!(problem, Problem::TooLarge(_)) {
+                    let what = "operations that could not all be read".to_owned();
+                    evidence.note_code(CodeFact { on_load: true, file, what });
+                }
+                note_problem(&problem, file, evidence, notes);
             }
-            Err(Problem::Foreign) => {}
         }
     }
 }

@@ -2,12 +2,11 @@
 
 use super::{
     evidence::{Evidence, Tree},
-    findings::{Notes, UPLOAD_AGAIN},
+    findings::Notes,
     names,
-    probe::{Probe, Problem},
+    probe::{Probe, Problem, note_problem},
     window::{Parse, Parsed, Stop, Window, WindowProbe},
 };
-use crate::contract::Reason;
 
 /// The largest file that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
@@ -44,12 +43,7 @@ impl Parse for TextFile {
     fn finish(self, outcome: Result<String, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         match outcome {
             Ok(text) => evidence.put(file, Text(text)),
-            Err(Problem::Broken(problem) | Problem::TooLarge(problem)) => {
-                let path = &evidence.tree.file(file).path;
-                let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
-                notes.fatal(Reason::Corrupt, Some(path), message);
-            }
-            Err(Problem::Foreign) => {}
+            Err(problem) => note_problem(&problem, file, evidence, notes),
         }
     }
 }

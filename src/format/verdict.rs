@@ -36,7 +36,8 @@ pub(super) fn conclude(
         let message = "there is no checkpoint: no file, or none but README.md, .gitattributes and .metadata.json";
         notes.fatal(Reason::Empty, None, message);
     } else if !partial {
-        for family in FORMATS {
+        // A run's facts would be a mixture of all its checkpoints.
+        for family in FORMATS.iter().filter(|_| format != Format::RunDirectory) {
             (family.describe)(evidence, &mut contents);
         }
         contents.pickle = Some(evidence.pickles.values().map(|fact| fact.tier).max().unwrap_or_default());

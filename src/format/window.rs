@@ -2,6 +2,7 @@
 //! fetched, and it begins again. Pure, no I/O.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, btree_map::Entry},
     ops::Range,
 };
@@ -16,6 +17,9 @@ use super::{
 
 /// The least that is fetched at a time, in bytes.
 const SMALL_READ: u64 = 4 << 10;
+
+/// A parser that asked this often begins no more: some seconds of work.
+const ASKED: u64 = 200_000_000;
 
 /// Why a parser stops before its end.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,6 +47,8 @@ pub(super) type Parsed<T> = Result<T, Stop>;
 pub(super) struct Cache {
     pieces: BTreeMap<u64, Vec<u8>>,
     held: u64,
+    /// How often a parser asked for bytes, over all its beginnings.
+    asked: Cell<u64>,
 }
 
 impl Cache {
@@ -77,6 +83,7 @@ impl Cache {
 
     /// The bytes, when they are all there.
     fn get(&self, range: &Range<u64>) -> Option<&[u8]> {
+        self.asked.set(self.asked.get() + 1);
         let (start, piece) = self.pieces.range(..=range.start).next_back()?;
         let from = usize::try_from(range.start - start).ok()?;
         let to = usize::try_from(range.end - start).ok()?;
@@ -241,6 +248,9 @@ impl<P: Parse> WindowProbe<P> {
         }
         let outcome = match self.parser.parse(&Window::of_file(&self.cache, self.size)) {
             Ok(output) => Ok(output),
+            Err(Stop::Need(_)) if self.cache.asked.get() > ASKED => {
+                Err(Problem::TooLarge("what has to be read of it is too scattered".to_owned()))
+            }
             Err(Stop::Need(range)) => {
                 if self.cache.held() + (range.end - range.start) <= P::CAP {
                     self.wanted = self.extended(range);

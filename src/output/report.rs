@@ -61,7 +61,14 @@ fn contents(facts: &mut Table, report: &Report) {
         facts.fact("Code", Some(code));
     }
     for component in &contents.components {
-        facts.fact("Also", Some(format!("{} {}", component.format.as_str(), component.path)));
+        facts.fact(
+            "Also",
+            Some(format!(
+                "{} {}",
+                component.format.as_str(),
+                if component.path.is_empty() { "." } else { &component.path }
+            )),
+        );
     }
 }
 

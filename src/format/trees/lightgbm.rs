@@ -4,9 +4,8 @@ use crate::{
     contract::{Contents, Format, Reason},
     format::{
         evidence::{Evidence, fact},
-        findings::{Notes, UPLOAD_AGAIN},
-        names,
-        probe::Problem,
+        findings::Notes,
+        probe::{Problem, note_problem},
         table::Family,
         window::{Parse, Parsed, Stop, Window, WindowProbe},
     },
@@ -81,12 +80,7 @@ impl Parse for ModelFile {
     fn finish(self, outcome: Result<Model, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         match outcome {
             Ok(model) => evidence.put(file, model),
-            Err(Problem::Broken(problem) | Problem::TooLarge(problem)) => {
-                let path = &evidence.tree.file(file).path;
-                let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
-                notes.fatal(Reason::Corrupt, Some(path), message);
-            }
-            Err(Problem::Foreign) => {}
+            Err(problem) => note_problem(&problem, file, evidence, notes),
         }
     }
 }

@@ -7,17 +7,17 @@ use crate::{
     contract::{Contents, Format, Reason},
     format::{
         evidence::{Evidence, fact},
-        findings::{Notes, UPLOAD_AGAIN},
+        findings::Notes,
         json::{Event, Limits, Sink},
         names,
-        probe::{Collect, JsonProbe, Probe, Problem},
+        probe::{Collect, JsonProbe, Probe, Problem, note_problem},
         table::Family,
         window::{Parse, Parsed, Stop, Window, WindowProbe},
     },
 };
 
 /// The largest JSON model that is read, in bytes.
-const LIMIT: u64 = 1 << 30;
+const LIMIT: u64 = 64 << 20;
 const LIMITS: Limits = Limits { depth: 64, text: 1 << 20, python: true };
 
 /// XGBoost models.
@@ -81,12 +81,7 @@ impl Model {
 fn leave(outcome: Result<Model, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
     match outcome {
         Ok(model) => evidence.put(file, model),
-        Err(Problem::Broken(problem) | Problem::TooLarge(problem)) => {
-            let path = &evidence.tree.file(file).path;
-            let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
-            notes.fatal(Reason::Corrupt, Some(path), message);
-        }
-        Err(Problem::Foreign) => {}
+        Err(problem) => note_problem(&problem, file, evidence, notes),
     }
 }
 
