@@ -7,7 +7,12 @@
     reason = "helpers of tests stand outside of test functions here"
 )]
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use checkpoint_operator::{
     contract::{CodePolicy, Depth, Format, PicklePolicy, PickleTier, Reason, Validation},
@@ -62,6 +67,9 @@ const FIXTURES: &[Fixture] = &[
     fixture("sklearn/skops", Format::Skops, PickleTier::None),
     // Parameters and importances follow the trees, and LightGBM does without them.
     lenient("lightgbm", Format::LightGbm, PickleTier::None),
+    fixture("peft", Format::PeftAdapter, PickleTier::None),
+    // A few bytes of `optimizer.bin` may be any file.
+    lenient("accelerate", Format::Accelerate, PickleTier::KnownSafe),
     fixture("xgboost/json", Format::XgBoost, PickleTier::None),
     fixture("xgboost/ubjson", Format::XgBoost, PickleTier::None),
 ];
@@ -179,10 +187,12 @@ fn damage_is_found() {
                 flipped[point] ^= 0x10;
                 try_out("flipped byte", with(flipped), Depth::Content, false);
             }
-            if files.len() > 1 && fixture.format != Format::NumPy {
+            if files.len() > 1 {
                 let mut missing = files.clone();
                 missing.remove(path);
-                try_out("missing file", missing, Depth::Headers, true);
+                // Others are something else and whole without it: an adapter without its configuration is a safetensors file.
+                let must = matches!(fixture.format, Format::TorchDistributed | Format::Onnx);
+                try_out("missing file", missing, Depth::Headers, must);
             }
         }
     }
@@ -207,4 +217,77 @@ fn a_flipped_byte_in_a_tensor_is_found_at_depth_content() {
         let verdict = judge(&files, &bytes_alone(Depth::Content));
         assert!(!verdict.is_good(), "{folder} byte {at}: {}", verdict.message);
     }
+}
+
+/// How many mutations of each file are judged; set `CHECKPOINT_E2E_MUTATIONS` for a longer search.
+const MUTATIONS: u64 = 300;
+
+/// Random numbers that are the same in every run (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit.max(1) as u64).unwrap()
+    }
+}
+
+/// One change as fuzzers make them: bytes, numbers at the edges, pieces removed, doubled or moved.
+fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+    let length = bytes.len();
+    if length == 0 {
+        return bytes.push(random.next().to_le_bytes()[0]);
+    }
+    let at = random.below(length);
+    let piece = at..(at + 1 + random.below(32)).min(length);
+    match random.below(6) {
+        0 => bytes[at] ^= 1 << random.below(8),
+        1 => bytes[at] = random.next().to_le_bytes()[0],
+        2 => {
+            let edge = [0, 1, u64::from(u32::MAX), u64::MAX, 1 << 63, (length as u64) + 1][random.below(6)];
+            for (byte, new) in bytes[piece].iter_mut().zip(edge.to_le_bytes()) {
+                *byte = new;
+            }
+        }
+        3 => drop(bytes.drain(piece)),
+        4 => {
+            let copy = bytes[piece].to_vec();
+            let to = random.below(length);
+            bytes.splice(to..to, copy);
+        }
+        _ => bytes.truncate(at),
+    }
+}
+
+/// Whatever is done to a file, it is judged: no panic, no read out of bounds, no endless work.
+#[test]
+fn mutated_files_are_judged() {
+    let count = std::env::var("CHECKPOINT_E2E_MUTATIONS").map_or(MUTATIONS, |count| count.parse().unwrap());
+    let mut random = Random(20_261_124);
+    let mut slowest = (Duration::ZERO, String::new());
+    for fixture in FIXTURES {
+        let files = read(fixture.folder);
+        for path in files.keys() {
+            for number in 0..count {
+                let mut changed = files.clone();
+                let bytes = changed.get_mut(path).unwrap();
+                for _ in 0..=random.below(4) {
+                    mutate(bytes, &mut random);
+                }
+                let depth = if number % 4 == 0 { Depth::Content } else { Depth::Headers };
+                let begin = Instant::now();
+                judge(&changed, &bytes_alone(depth));
+                if begin.elapsed() > slowest.0 {
+                    slowest = (begin.elapsed(), format!("{} {path} number {number}", fixture.folder));
+                }
+            }
+        }
+    }
+    println!("slowest: {:?} for {}", slowest.0, slowest.1);
 }

@@ -1,7 +1,7 @@
 //! LightGBM's text (version 4, `gbdt_model_text.cpp`): the sizes of the trees lead exactly to the end of the trees. Pure, no I/O.
 
 use crate::{
-    contract::{Contents, Format, Reason},
+    contract::{Contents, Format},
     format::{
         evidence::{Evidence, fact},
         findings::Notes,
@@ -110,6 +110,7 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::Reason;
     use crate::format::tests::{Folder, assert_bad, assert_good};
 
     const TREES: &str = "Tree=0\nnum_leaves=1\n\n\nTree=1\nnum_leaves=1\n\n\n";

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::ubjson;
 use crate::{
-    contract::{Contents, Format, Reason},
+    contract::{Contents, Format},
     format::{
         evidence::{Evidence, fact},
         findings::Notes,
@@ -130,6 +130,7 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::Reason;
     use crate::format::tests::{Folder, assert_bad, assert_good};
 
     const JSON: &str =
