@@ -8,8 +8,8 @@ use super::window::{Parsed, Stop, Window};
 const PACKED: u64 = 48 << 20;
 /// The most bytes that come out of it.
 pub(super) const UNPACKED: u64 = 96 << 20;
-/// Memory that an xz or zstd stream may ask for, in bytes.
-const DICTIONARY: usize = 64 << 20;
+/// Memory that an xz or lzma stream may ask for, in KiB.
+const DICTIONARY: u32 = 96 << 10;
 
 /// A way of compression.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,12 +51,10 @@ pub(super) fn unpack(file: &Window<'_>, compression: Compression) -> Parsed<Vec<
         Compression::Gzip => copy(flate2::read::MultiGzDecoder::new(bytes), &mut out),
         Compression::Zlib => copy(flate2::read::ZlibDecoder::new(bytes), &mut out),
         Compression::Bzip2 => copy(bzip2::read::MultiBzDecoder::new(bytes), &mut out),
-        Compression::Xz => lzma_rs::xz_decompress(&mut io::Cursor::new(bytes), &mut out).map_err(io::Error::other),
-        Compression::Lzma => {
-            let options = lzma_rs::decompress::Options { memlimit: Some(DICTIONARY), ..Default::default() };
-            lzma_rs::lzma_decompress_with_options(&mut io::Cursor::new(bytes), &mut out, &options)
-                .map_err(io::Error::other)
-        }
+        Compression::Xz => copy(lzma_rust2::XzReader::new_mem_limit(bytes, true, DICTIONARY), &mut out),
+        Compression::Lzma => lzma_rust2::LzmaReader::new_mem_limit(bytes, DICTIONARY, None)
+            .map_err(io::Error::other)
+            .and_then(|reader| copy(reader, &mut out)),
         Compression::Zstd => zstd(bytes, &mut out),
         Compression::Lz4 => copy(lz4_flex::frame::FrameDecoder::new(bytes), &mut out),
     };
