@@ -5,16 +5,18 @@ mod folder;
 mod inline;
 mod open;
 pub mod paths;
+mod remote;
 mod retry;
 mod s3;
 
 pub use folder::Folder;
 pub use inline::{Inline, PickleEncoder};
 pub use open::{Mounts, open};
+pub use remote::{Remote, client::Timeouts};
 pub use retry::Retry;
-pub use s3::{S3, Timeouts};
+pub use s3::S3;
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
@@ -109,6 +111,9 @@ pub enum StorageError {
     /// No or no usable answer: names that do not resolve, refused connections, stalls, 5xx, 429.
     #[error("{0}")]
     Unreachable(String),
+    /// The server asks for patience, and says how much.
+    #[error("{0}")]
+    Busy(String, Duration),
 }
 
 /// Whether it is worth trying again.
@@ -125,9 +130,15 @@ impl StorageError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Unreachable(_) => Class::Transient,
+            Self::Unreachable(_) | Self::Busy(..) => Class::Transient,
             _ => Class::Terminal,
         }
+    }
+
+    /// How long the server wants us to wait before we try again.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::Busy(_, after) = self { Some(*after) } else { None }
     }
 
     /// The reason that a condition shows.
@@ -143,7 +154,7 @@ impl StorageError {
             Self::InvalidPath(_) => Reason::InvalidPath,
             Self::Incomplete(_) => Reason::Incomplete,
             Self::InvalidSpec(_) => Reason::InvalidSpec,
-            Self::Unreachable(_) => Reason::Unreachable,
+            Self::Unreachable(_) | Self::Busy(..) => Reason::Unreachable,
         }
     }
 }

@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 
 use super::*;
-use crate::contract::Reason;
+use crate::{contract::Reason, storage::Storage};
 
 /// What the server does with one request, given its head.
 type Behaviour = dyn Fn(usize, &str) -> Answer + Send + Sync;
@@ -46,7 +47,7 @@ impl Server {
         self.heads.lock().unwrap().len()
     }
 
-    fn storage(&self) -> S3 {
+    fn storage(&self) -> Remote<S3> {
         open(&task(&format!("http://{}", self.address))).unwrap()
     }
 }
@@ -124,11 +125,11 @@ fn install_tls() {
     _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-fn open(task: &S3Task) -> Result<S3, StorageError> {
+fn open(task: &S3Task) -> Result<Remote<S3>, StorageError> {
     open_in(task, &Mounts::default())
 }
 
-fn open_in(task: &S3Task, mounts: &Mounts) -> Result<S3, StorageError> {
+fn open_in(task: &S3Task, mounts: &Mounts) -> Result<Remote<S3>, StorageError> {
     install_tls();
     let retry = Retry { attempts: 3, base: Duration::from_millis(1), cap: Duration::from_millis(2) };
     let timeouts = Timeouts { connect: Duration::from_secs(5), stall: Duration::from_millis(300) };
@@ -139,7 +140,7 @@ fn entry() -> Entry {
     Entry { path: "file".into(), size: 10, version: "\"e\"".into() }
 }
 
-async fn read(storage: &S3, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
+async fn read(storage: &Remote<S3>, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
     let entry = entry();
     let pieces: Vec<Bytes> = storage.read(&entry, range).try_collect().await?;
     Ok(pieces.concat())
