@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use checkpoint_operator::{
     contract::{
-        Depth, LoadTask, Outcome, Reason, Report, S3Access, S3Task, Source, Task, TaskKind, VERSION, Validation,
+        Access, Depth, LoadTask, Outcome, Reason, Report, S3Task, Source, Task, TaskKind, VERSION, Validation,
         filter::Filter,
     },
     storage::{Mounts, Retry, S3, Storage, StorageError, Timeouts},
@@ -180,7 +180,7 @@ async fn refusals_say_what_to_do() -> Result<()> {
         assert!(report.message.contains(part) && report.message.contains("Secret s3-creds"), "{}", report.message);
         assert!(!format!("{report:?}").contains("canary"));
     }
-    let anonymous = S3Task { access: S3Access::Anonymous, ..source.clone() };
+    let anonymous = S3Task { access: Access::Anonymous, ..source.clone() };
     let report = place.inspect(&anonymous).await;
     assert_eq!(report.reason, Some(Reason::AccessDenied), "{report:?}");
     assert!(report.message.contains("without credentials"), "{}", report.message);

@@ -20,9 +20,10 @@ use crate::{
     },
     local::{self, Display, Documents, LocalError, Perform, Run, Settings, condition},
     output::{self, report},
+    storage::identity,
 };
 
-use super::{INTERRUPTED, NOT_ASKED, fail, named, print, run::identity, structured};
+use super::{INTERRUPTED, NOT_ASKED, fail, named, print, structured};
 
 /// Names of the depths.
 pub const DEPTHS: &[&str] = &["Listing", "Headers", "Content"];

@@ -9,6 +9,7 @@ use crate::{
     api::Checkpoint,
     local::{self, Display, Documents, LocalError, Perform, Settings, exit_code},
     output::{self, Format, status},
+    storage::identity,
     yaml::{self, YamlError},
 };
 
@@ -34,14 +35,6 @@ pub struct RunArguments {
     /// How the Checkpoints are printed.
     #[arg(short = 'o', long, value_enum, default_value = "yaml")]
     pub output: Format,
-}
-
-/// Environment variables that may hold credentials.
-pub(crate) fn identity() -> BTreeMap<String, String> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("AWS_")).collect()
 }
 
 /// Carries out the manifests and prints the Checkpoints.

@@ -6,15 +6,18 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    api::{AccessMode, Checkpoint, S3Source, Storage, Volume},
+    api::{AccessMode, Checkpoint, Volume},
     contract::{
-        InlineTask, Reason, S3Access, S3Task, Source,
+        InlineTask, Reason, Source,
         digest::filter_hash,
         filter::{Filter, Pattern},
     },
 };
 
-use super::quantity;
+use super::{
+    quantity,
+    source::{self, Located},
+};
 
 /// What a Checkpoint asks for, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +83,8 @@ pub struct InvalidSpec {
     pub message: String,
 }
 
-fn invalid(message: impl Into<String>) -> InvalidSpec {
+/// A spec that is wrong in a way that has no reason of its own.
+pub(super) fn invalid(message: impl Into<String>) -> InvalidSpec {
     InvalidSpec { reason: Reason::InvalidSpec, message: message.into() }
 }
 
@@ -90,7 +94,7 @@ fn invalid(message: impl Into<String>) -> InvalidSpec {
 /// The first thing that is wrong, with the field and the remedy.
 pub fn validate(checkpoint: &Checkpoint) -> Result<Intent, InvalidSpec> {
     let spec = &checkpoint.spec;
-    let (source, uri, inline) = source(&spec.path, spec.storage.as_ref())?;
+    let Located { source, uri, inline } = source::locate(&spec.path, spec.storage.as_ref())?;
     for (index, glob) in spec.validation.required_files.iter().enumerate() {
         Pattern::new(glob).map_err(|error| invalid(format!("validation.requiredFiles[{index}]: {error}")))?;
     }
@@ -182,178 +186,13 @@ fn revalidate_every(text: &str) -> Result<Duration, InvalidSpec> {
     if (300..=400 * 86400).contains(&seconds) { Ok(Duration::from_secs(seconds)) } else { Err(problem()) }
 }
 
-fn source(path: &str, storage: Option<&Storage>) -> Result<(Source, String, Option<String>), InvalidSpec> {
-    if let Some(rest) = path.strip_prefix("s3://") {
-        let s3 = match storage {
-            None => S3Source::default(),
-            Some(Storage { s3: Some(s3), persistent_volume_claim: None, inline: None }) if s3.bucket.is_none() => {
-                s3.clone()
-            }
-            Some(_) => {
-                return Err(invalid(
-                    "path is an s3:// URI, which names the bucket: of storage, set only s3, and leave out its bucket",
-                ));
-            }
-        };
-        return s3_uri(rest, &s3);
-    }
-    if let Some(rest) = path.strip_prefix("pvc://") {
-        if storage.is_some() {
-            return Err(invalid("path is a pvc:// URI, which names the claim: leave out storage"));
-        }
-        if rest.contains('?') {
-            return Err(invalid("path: a pvc:// URI has no query"));
-        }
-        let (claim, folder) = rest.split_once('/').unwrap_or((rest, ""));
-        return claim_source(claim, folder);
-    }
-    if let Some((scheme, _)) = path.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
-        return Err(invalid(format!("path: {scheme}:// is not understood; use s3://bucket/path or pvc://claim/path")));
-    }
-    match storage {
-        Some(Storage { s3: Some(s3), persistent_volume_claim: None, inline: None }) => {
-            let bucket = s3
-                .bucket
-                .as_deref()
-                .ok_or_else(|| invalid("set storage.s3.bucket, or make path a URI such as s3://bucket/path"))?;
-            s3_source(bucket, path, s3)
-        }
-        Some(Storage { s3: None, persistent_volume_claim: Some(claim), inline: None }) => {
-            claim_source(&claim.claim_name, path)
-        }
-        Some(Storage { s3: None, persistent_volume_claim: None, inline: Some(inline) }) => {
-            if !path.is_empty() {
-                return Err(invalid("inline data has no path: leave path out"));
-            }
-            if inline.json.len() > 65536 {
-                return Err(invalid(
-                    "storage.inline.json is longer than 64 KiB; put the data into a bucket or a claim",
-                ));
-            }
-            let digest = blake3::hash(inline.json.as_bytes()).to_hex().to_string();
-            let task = InlineTask { blake3: digest };
-            Ok((Source::Inline(task), "inline:".to_owned(), Some(inline.json.clone())))
-        }
-        _ => Err(invalid(
-            "say where the data lies: set one of storage.s3, storage.persistentVolumeClaim and storage.inline, or make path a URI such as s3://bucket/path",
-        )),
-    }
-}
-
-fn is_scheme(text: &str) -> bool {
-    text.starts_with(|character: char| character.is_ascii_alphabetic())
-        && text.chars().all(|character| character.is_ascii_alphanumeric() || "+.-".contains(character))
-}
-
-fn s3_uri(rest: &str, s3: &S3Source) -> Result<(Source, String, Option<String>), InvalidSpec> {
-    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (bucket, path) = place.split_once('/').unwrap_or((place, ""));
-    if bucket.contains(['@', ':']) {
-        return Err(invalid(
-            "path: a URI must not hold a user name, a password or a port; use storage.s3.credentials and storage.s3.endpoint",
-        ));
-    }
-    let mut s3 = s3.clone();
-    let mut scheme = None;
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match pair.split_once('=') {
-            Some(("endpoint_override", value)) => s3.endpoint = Some(value.to_owned()),
-            Some(("region", value)) => s3.region = Some(value.to_owned()),
-            Some(("scheme", value)) => scheme = Some(value.to_owned()),
-            _ => {
-                return Err(invalid(format!(
-                    "path: {pair:?} is not understood; of the query of an s3:// URI, only endpoint_override, scheme and region are"
-                )));
-            }
-        }
-    }
-    // Ray's endpoint_override has no scheme of its own; `scheme` says which.
-    if let Some(endpoint) = s3.endpoint.as_mut().filter(|endpoint| !endpoint.contains("://")) {
-        *endpoint = format!("{}://{endpoint}", scheme.as_deref().unwrap_or("https"));
-    }
-    s3_source(bucket, path, &s3)
-}
-
-fn s3_source(bucket: &str, path: &str, s3: &S3Source) -> Result<(Source, String, Option<String>), InvalidSpec> {
-    let path = folder(path)?;
-    if bucket.is_empty() || bucket.contains(['/', '?', '@']) {
-        return Err(invalid(format!("{bucket:?} is not a bucket")));
-    }
-    let endpoint = s3.endpoint.as_ref().map(|endpoint| endpoint.trim_end_matches('/').to_owned());
-    if let Some(endpoint) = &endpoint {
-        let authority =
-            endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://")).unwrap_or_default();
-        if authority.is_empty() || authority.contains(['/', '@', '?', '#', ' ']) {
-            return Err(invalid(format!("{endpoint:?} is not an endpoint such as https://minio.storage.svc:9000")));
-        }
-        if endpoint.starts_with("http://") && !s3.insecure {
-            return Err(InvalidSpec {
-                reason: Reason::InsecureEndpoint,
-                message: format!(
-                    "{endpoint} is not encrypted; use an https:// endpoint, or set storage.s3.insecure: true if the network in between is trusted"
-                ),
-            });
-        }
-    }
-    let access = match &s3.credentials {
-        None => S3Access::Ambient,
-        Some(credentials) => match (&credentials.secret_ref, credentials.anonymous) {
-            (Some(secret), false) => S3Access::Secret(secret.name.clone()),
-            (None, true) => S3Access::Anonymous,
-            _ => return Err(invalid("storage.s3.credentials: set either secretRef or anonymous: true")),
-        },
-    };
-    let virtual_hosted =
-        s3.addressing.map_or(endpoint.is_none(), |addressing| addressing == crate::api::Addressing::VirtualHosted);
-    let uri = if path.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{path}") };
-    let task = S3Task {
-        bucket: bucket.to_owned(),
-        path,
-        region: s3.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
-        endpoint,
-        virtual_hosted,
-        insecure: s3.insecure,
-        ca: s3.ca_bundle.as_ref().map(|bundle| format!("{}/{}", bundle.config_map_ref.name, bundle.config_map_ref.key)),
-        access,
-    };
-    Ok((Source::S3(task), uri, None))
-}
-
-fn claim_source(claim: &str, path: &str) -> Result<(Source, String, Option<String>), InvalidSpec> {
-    if claim.is_empty() || claim.len() > 253 || claim.contains(['/', '@', ':', ' ']) {
-        return Err(invalid(format!("{claim:?} is not the name of a claim")));
-    }
-    let path = folder(path)?;
-    let uri = if path.is_empty() { format!("pvc://{claim}") } else { format!("pvc://{claim}/{path}") };
-    Ok((Source::Claim { claim_name: claim.to_owned(), path }, uri, None))
-}
-
-/// The folder without the slash at its end.
-fn folder(path: &str) -> Result<String, InvalidSpec> {
-    let problem = |message: String| InvalidSpec { reason: Reason::InvalidPath, message };
-    if path.starts_with('/') {
-        return Err(problem(
-            "path is relative to the root of the storage: leave out the slash at its start".to_owned(),
-        ));
-    }
-    let trimmed = path.strip_suffix('/').unwrap_or(path);
-    if trimmed.is_empty() {
-        return Ok(String::new());
-    }
-    for segment in trimmed.split('/') {
-        if matches!(segment, "" | "." | "..") || segment.chars().any(char::is_control) {
-            return Err(problem(format!("path: the segment {segment:?} is not allowed")));
-        }
-    }
-    Ok(trimmed.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::contract::S3Task;
 
     fn check(spec: serde_json::Value) -> Result<Intent, InvalidSpec> {
         validate(&Checkpoint { spec: serde_json::from_value(spec).unwrap(), ..Checkpoint::default() })
@@ -406,7 +245,7 @@ mod tests {
             (bucket("a//b"), Reason::InvalidPath, "\"\""),
             (bucket("a\nb"), Reason::InvalidPath, "not allowed"),
             (json!({}), Reason::InvalidSpec, "say where the data lies"),
-            (json!({"path": "gs://x/y"}), Reason::InvalidSpec, "gs:// is not understood"),
+            (json!({"path": "ftp://x/y"}), Reason::InvalidSpec, "ftp:// is not understood"),
             (json!({"path": "s3://u:p@b/y"}), Reason::InvalidSpec, "user name"),
             (json!({"path": "s3://b/y?versionId=3"}), Reason::InvalidSpec, "versionId=3"),
             (bucket("s3://b/y"), Reason::InvalidSpec, "names the bucket"),

@@ -1,7 +1,12 @@
 //! Storage backends behind one trait: list, and read ranges. Does I/O.
 
+mod azure;
 mod beneath;
+mod checksum;
 mod folder;
+mod gcs;
+mod http;
+mod hugging_face;
 mod inline;
 mod open;
 pub mod paths;
@@ -9,9 +14,14 @@ mod remote;
 mod retry;
 mod s3;
 
+pub use azure::Azure;
+pub use checksum::Checksum;
 pub use folder::Folder;
+pub use gcs::Gcs;
+pub use http::Http;
+pub use hugging_face::HuggingFace;
 pub use inline::{Inline, PickleEncoder};
-pub use open::{Mounts, open};
+pub use open::{Mounts, identity, open};
 pub use remote::{Remote, client::Timeouts};
 pub use retry::Retry;
 pub use s3::S3;
@@ -32,6 +42,8 @@ pub struct Entry {
     pub size: u64,
     /// What tells versions of the file apart: version or ETag, for claims the modification time. Empty when the storage has nothing.
     pub version: String,
+    /// What the store says that the content sums up to; none when it does not say, or not for the whole file.
+    pub checksum: Option<Checksum>,
 }
 
 /// All files of a checkpoint, sorted by the bytes of their paths, without folder markers. At least one.

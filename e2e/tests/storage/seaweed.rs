@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use checkpoint_operator::contract::{S3Access, S3Task};
+use checkpoint_operator::contract::{Access, S3Task};
 use checkpoint_operator_e2e::{
     python,
     s3::{Body, S3},
@@ -100,7 +100,7 @@ pub fn source(endpoint: &str, bucket: &str, path: &str) -> S3Task {
         region: "us-east-1".into(),
         endpoint: Some(endpoint.into()),
         insecure: true,
-        access: S3Access::Secret("s3-creds".into()),
+        access: Access::Secret("s3-creds".into()),
         ..S3Task::default()
     }
 }

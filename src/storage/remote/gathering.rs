@@ -3,7 +3,7 @@
 use crate::contract::manifest::is_reserved;
 
 use super::super::{
-    Entry, Listing, StorageError,
+    Checksum, Entry, Listing, StorageError,
     paths::{self, ENTRY_LIMIT},
 };
 
@@ -16,6 +16,8 @@ pub(in crate::storage) struct Object {
     pub size: u64,
     /// As [`Entry::version`].
     pub version: String,
+    /// As [`Entry::checksum`].
+    pub checksum: Option<Checksum>,
 }
 
 /// Gathers the pages of a listing.
@@ -44,15 +46,15 @@ impl Gathering {
     pub fn add(&mut self, objects: impl IntoIterator<Item = Object>) -> Result<(), StorageError> {
         for object in objects {
             // Servers that ignore the prefix exist; what lies beside it is not ours to judge.
-            let Some(path) = object.key.strip_prefix(&self.prefix) else { continue };
+            let Some(path) = object.key.strip_prefix(&self.prefix).map(str::to_owned) else { continue };
             if object.size == 0 && (path.is_empty() || path.ends_with('/')) {
                 self.markers += 1;
                 continue;
             }
-            paths::check(path).map_err(|problem| {
+            paths::check(&path).map_err(|problem| {
                 StorageError::InvalidPath(format!("the key {:?} cannot be a file: {problem}; rename it", object.key))
             })?;
-            if is_reserved(path) {
+            if is_reserved(&path) {
                 return Err(StorageError::InvalidPath(format!(
                     "the key {:?} has a name that volumes use themselves; rename or remove it",
                     object.key
@@ -64,7 +66,8 @@ impl Gathering {
                     self.uri
                 )));
             }
-            self.entries.push(Entry { path: path.to_owned(), size: object.size, version: object.version });
+            let Object { size, version, checksum, .. } = object;
+            self.entries.push(Entry { path, size, version, checksum });
         }
         Ok(())
     }
@@ -106,6 +109,7 @@ mod tests {
             key: (*key).into(),
             size: *size,
             version: "e".into(),
+            checksum: None,
         }))?;
         Ok(gathering.finish()?.map(|listing| listing.entries.into_iter().map(|entry| entry.path).collect()))
     }

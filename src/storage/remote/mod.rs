@@ -5,8 +5,12 @@
 
 mod authorities;
 pub(super) mod client;
+pub(super) mod endpoint;
 pub(super) mod errors;
 pub(super) mod gathering;
+pub(super) mod hosts;
+pub(super) mod redirect;
+pub(super) mod request;
 pub(super) mod secret;
 
 pub(super) use authorities::authorities;

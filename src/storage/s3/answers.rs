@@ -2,7 +2,7 @@
 
 use reqwest::header::HeaderMap;
 
-use crate::contract::S3Access;
+use crate::contract::Access;
 
 use super::super::{
     StorageError,
@@ -65,7 +65,7 @@ pub(super) struct Bucket {
     pub place: Place,
     pub bucket: String,
     pub region: String,
-    pub access: S3Access,
+    pub access: Access,
 }
 
 impl Bucket {
@@ -140,21 +140,21 @@ impl Bucket {
 
     fn refused(&self, answer: &Answer, shown: &str) -> StorageError {
         let who = match &self.access {
-            S3Access::Secret(name) => format!("the keys of Secret {name}"),
-            S3Access::Anonymous => "requests without credentials".to_owned(),
-            S3Access::Ambient => "the identity of the service account".to_owned(),
+            Access::Secret(name) => format!("the keys of Secret {name}"),
+            Access::Anonymous => "requests without credentials".to_owned(),
+            Access::Ambient => "the identity of the service account".to_owned(),
         };
         let remedy = match (answer.code, &self.access) {
-            (Some("InvalidAccessKeyId"), S3Access::Secret(_)) => "AWS_ACCESS_KEY_ID is not known there",
-            (Some("SignatureDoesNotMatch"), S3Access::Secret(_)) => {
+            (Some("InvalidAccessKeyId"), Access::Secret(_)) => "AWS_ACCESS_KEY_ID is not known there",
+            (Some("SignatureDoesNotMatch"), Access::Secret(_)) => {
                 "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID"
             }
             (
                 Some("ExpiredToken" | "ExpiredTokenException" | "InvalidToken" | "TokenRefreshRequired"),
-                S3Access::Secret(_),
+                Access::Secret(_),
             ) => "AWS_SESSION_TOKEN is expired or not valid: renew the Secret",
             (Some("RequestTimeTooSkewed"), _) => "the clock of the node is wrong",
-            (_, S3Access::Anonymous) => "make the bucket public or set storage.s3.credentials.secretRef",
+            (_, Access::Anonymous) => "make the bucket public or set storage.s3.credentials.secretRef",
             _ => "allow s3:ListBucket on the bucket and s3:GetObject on its objects",
         };
         StorageError::AccessDenied(format!(
@@ -174,7 +174,7 @@ mod tests {
         let host = "s3.test:443".to_owned();
         let place = Place { host: host.clone(), field: "storage.s3", has_ca: false, manners: &MANNERS };
         let (bucket, region) = ("training".to_owned(), "us-east-1".to_owned());
-        let bucket = Bucket { place, bucket, region, access: S3Access::Secret("s3-creds".into()) };
+        let bucket = Bucket { place, bucket, region, access: Access::Secret("s3-creds".into()) };
         let headers = [(REGION, "eu-west-1".to_owned())].into();
         let answer = Answer { host, status, code, headers, retry_after: None };
         let outer = HttpError::new(HttpErrorKind::Unknown, answer);

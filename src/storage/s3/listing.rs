@@ -32,7 +32,7 @@ pub(super) struct Object {
 
 impl From<Object> for gathering::Object {
     fn from(object: Object) -> Self {
-        Self { key: object.key, size: object.size, version: object.e_tag }
+        Self { key: object.key, size: object.size, version: object.e_tag, checksum: None }
     }
 }
 

@@ -15,7 +15,7 @@ use object_store::{
 };
 use url::Url;
 
-use crate::contract::{S3Access, S3Task};
+use crate::contract::{Access, S3Task};
 
 use self::{answers::Bucket, credentials::KeyFiles, listing::Page};
 use super::{
@@ -60,11 +60,7 @@ impl S3 {
         retry: Retry,
         timeouts: Timeouts,
     ) -> Result<Remote<Self>, StorageError> {
-        let path = task.path.trim_matches('/').to_owned();
-        if !path.is_empty() {
-            paths::check(&path)
-                .map_err(|problem| StorageError::InvalidPath(format!("path {path:?} cannot be used: {problem}")))?;
-        }
+        let path = paths::below(&task.path)?;
         let bucket_url = bucket_url(task)?;
         let plain = bucket_url.scheme() == "http";
         let authorities = authorities(task.ca.as_deref(), "storage.s3.caBundle", mounts)?;
@@ -83,9 +79,9 @@ impl S3 {
             .with_retry(retries);
         let mut secret = None;
         match &task.access {
-            S3Access::Anonymous => builder = builder.with_skip_signature(true),
-            S3Access::Ambient => builder = credentials::ambient(builder, &mounts.identity, &task.region)?,
-            S3Access::Secret(name) => {
+            Access::Anonymous => builder = builder.with_skip_signature(true),
+            Access::Ambient => builder = credentials::ambient(builder, &mounts.identity, &task.region)?,
+            Access::Secret(name) => {
                 let files = Arc::new(KeyFiles::new(mounts.credentials.clone(), name.clone()));
                 files.current()?;
                 builder = builder.with_credentials(Arc::clone(&files) as _);
@@ -126,7 +122,7 @@ impl S3 {
             StorageError::InvalidSpec(format!("no request can be made for bucket {}", self.bucket.bucket))
         })?;
         let explain = |error: object_store::Error| self.bucket.explain(&error, Asked::Listing);
-        if !matches!(self.bucket.access, S3Access::Anonymous) {
+        if !matches!(self.bucket.access, Access::Anonymous) {
             let credential = self.store.credentials().get_credential().await.map_err(explain)?;
             AwsAuthorizer::new(&credential, "s3", &self.bucket.region)
                 .try_authorize(&mut request, None)
@@ -289,7 +285,7 @@ fn check_endpoint(task: &S3Task, url: &Url, host: &url::Host<String>) -> Result<
     }
     let name = url.host_str().unwrap_or_default();
     let amazon = [".amazonaws.com", ".amazonaws.com.cn"].iter().any(|suffix| name.ends_with(suffix));
-    if task.access == S3Access::Ambient && !(amazon && url.scheme() == "https") {
+    if task.access == Access::Ambient && !(amazon && url.scheme() == "https") {
         return Err(StorageError::AccessDenied(format!(
             "the identity of the service account is only sent to Amazon's own hosts, not to {shown}: \
              set storage.s3.credentials.secretRef, or anonymous: true"

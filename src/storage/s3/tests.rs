@@ -115,7 +115,7 @@ fn task(endpoint: &str) -> S3Task {
         region: "us-east-1".into(),
         endpoint: Some(endpoint.into()),
         insecure: true,
-        access: S3Access::Anonymous,
+        access: Access::Anonymous,
         ..S3Task::default()
     }
 }
@@ -137,7 +137,7 @@ fn open_in(task: &S3Task, mounts: &Mounts) -> Result<Remote<S3>, StorageError> {
 }
 
 fn entry() -> Entry {
-    Entry { path: "file".into(), size: 10, version: "\"e\"".into() }
+    Entry { path: "file".into(), size: 10, version: "\"e\"".into(), checksum: None }
 }
 
 async fn read(storage: &Remote<S3>, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
@@ -289,7 +289,7 @@ async fn a_renewed_secret_is_used_after_a_refusal() {
         std::fs::write(folder.path().join("AWS_SECRET_ACCESS_KEY"), "canary-secret").unwrap();
     };
     write("old");
-    let task = S3Task { access: S3Access::Secret("s3-creds".into()), ..task(&format!("http://{}", server.address)) };
+    let task = S3Task { access: Access::Secret("s3-creds".into()), ..task(&format!("http://{}", server.address)) };
     let storage = open_in(&task, &Mounts { credentials: folder.path().to_owned(), ..Mounts::default() }).unwrap();
     let error = storage.list().await.unwrap_err();
     assert_eq!((error.reason(), server.requests()), (Reason::AccessDenied, 1), "{error}");
@@ -383,8 +383,8 @@ fn settings_are_checked_before_anyone_is_contacted() {
     assert_eq!(with(|task| task.bucket = "a/b".into()), Some(Reason::InvalidSpec));
     assert_eq!(with(|task| task.region = "eu/../x".into()), Some(Reason::InvalidSpec));
     assert_eq!(with(|task| task.path = "a/../b".into()), Some(Reason::InvalidPath));
-    assert_eq!(with(|task| task.access = S3Access::Ambient), Some(Reason::AccessDenied));
-    assert_eq!(with(|task| task.access = S3Access::Secret("none".into())), Some(Reason::AccessDenied));
+    assert_eq!(with(|task| task.access = Access::Ambient), Some(Reason::AccessDenied));
+    assert_eq!(with(|task| task.access = Access::Secret("none".into())), Some(Reason::AccessDenied));
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn buckets_have_their_address() {
             region: region.into(),
             endpoint: endpoint.map(str::to_owned),
             virtual_hosted,
-            access: S3Access::Anonymous,
+            access: Access::Anonymous,
             ..S3Task::default()
         };
         bucket_url(&task).unwrap().to_string()
