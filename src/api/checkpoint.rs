@@ -124,7 +124,7 @@ use super::{
     validation = Rule::new("!self.path.matches('^s3://') || !has(self.storage) || (has(self.storage.s3) && !has(self.storage.s3.bucket))")
         .message("path is an s3:// URI, which names the bucket: of storage, set only s3, and leave out its bucket"),
     validation = Rule::new("!self.path.matches('^gc?s://') || !has(self.storage) || (has(self.storage.gcs) && !has(self.storage.gcs.bucket))")
-        .message("path is an gs:// URI, which names the bucket: of storage, set only gcs, and leave out its bucket"),
+        .message("path is a gs:// URI, which names the bucket: of storage, set only gcs, and leave out its bucket"),
     validation = Rule::new("!self.path.matches('^(abfss?|az)://') || !has(self.storage) || (has(self.storage.azure) && !has(self.storage.azure.container))")
         .message("path is an abfs:// URI, which names the container: of storage, set only azure, and leave out its container"),
     validation = Rule::new("!self.path.matches('^https?://') || !has(self.storage) || (has(self.storage.http) && !has(self.storage.http.url))")

@@ -158,6 +158,39 @@ pub struct AzureTask {
     pub connection: Connection,
 }
 
+impl GcsTask {
+    /// The location in full.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        joined(format!("gs://{}", self.bucket), &self.path)
+    }
+}
+
+impl AzureTask {
+    /// The location in full, as Data Lake clients write it.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        let Self { account, container, path, connection } = self;
+        // Other clouds have domains of their own.
+        let own = |endpoint: &String| endpoint.strip_prefix(&format!("https://{account}.blob.")).map(str::to_owned);
+        let domain = connection.endpoint.as_ref().and_then(own).unwrap_or_else(|| "core.windows.net".to_owned());
+        joined(format!("abfs://{container}@{account}.dfs.{domain}"), path)
+    }
+}
+
+impl HuggingFaceTask {
+    /// The location in full, as `huggingface_hub` writes it.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        let kind = if self.dataset { "datasets/" } else { "" };
+        joined(format!("hf://{kind}{}@{}", self.repository, self.revision), &self.path)
+    }
+}
+
+fn joined(place: String, path: &str) -> String {
+    if path.is_empty() { place } else { format!("{place}/{path}") }
+}
+
 /// Files of a web server.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -143,7 +143,9 @@ pub(in crate::storage) fn part(
         }
         Some(Part { range: sent, .. }) if sent == *range && (stored || !is_encoded(&headers)) => {}
         _ => {
-            return Err(StorageError::Unreachable(format!("the server sent another part of {path} than was asked for")));
+            return Err(StorageError::Unreachable(format!(
+                "the server sent another part of {path} than was asked for"
+            )));
         }
     }
     Ok((headers, pieces(response, explain)))
