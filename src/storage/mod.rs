@@ -83,6 +83,12 @@ pub trait Storage: Send + Sync {
     /// The full location of the checkpoint, without secrets.
     fn uri(&self) -> String;
 
+    /// Whether, as far as is known after [`Storage::list`], reading a range costs as much as reading everything before it too:
+    /// whoever wants a whole file then reads it at once.
+    fn in_sequence(&self) -> bool {
+        false
+    }
+
     /// Lists all files. No file at all is [`StorageError::NotFound`], only folder markers is [`StorageError::Empty`].
     fn list(&self) -> BoxFuture<'_, Result<Listing, StorageError>>;
 

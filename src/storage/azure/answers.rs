@@ -73,6 +73,10 @@ impl Container {
         let (shown, container) = (answer.shown(), &self.container);
         match (status, asked) {
             (404 | 410, Asked::File(path)) => StorageError::Changed(format!("{path} is gone since it was listed")),
+            // Without public access a container is not there for strangers.
+            (404 | 410, Asked::Listing) if self.access == Access::Anonymous => StorageError::NotFound(format!(
+                "there is no container {container} at {host}, or it is not public: check the name, or set storage.azure.credentials.secretRef"
+            )),
             (404 | 410, Asked::Listing) => {
                 StorageError::NotFound(format!("there is no container {container} at {host}"))
             }
@@ -97,6 +101,21 @@ impl Container {
                 "{host} answered {shown}: check account, container and endpoint; it may not be a blob service of Azure"
             )),
         }
+    }
+
+    /// The error of a request for a token.
+    pub(super) fn explain_token(&self, error: &(dyn std::error::Error + 'static)) -> StorageError {
+        let (who, remedy) = match &self.access {
+            Access::Secret(name) => (
+                format!("the client of Secret {name}"),
+                "check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, which may be expired",
+            ),
+            Access::Anonymous | Access::Ambient => (
+                "the service account".to_owned(),
+                "add a federated credential for it to the application or managed identity",
+            ),
+        };
+        self.place.explain_token(error, &who, remedy, None)
     }
 
     fn refused(&self, answer: &Answer, shown: &str) -> StorageError {

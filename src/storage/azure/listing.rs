@@ -54,12 +54,15 @@ struct Properties {
 }
 
 impl Blob {
-    /// The blob; a folder of Data Lake Storage becomes a marker of one. None when its encoded name is no text.
-    pub(super) fn object(self) -> Option<Object> {
+    /// The blob; a folder of Data Lake Storage becomes a marker of one. The encoded name when that is no text.
+    pub(super) fn object(self) -> Result<Object, String> {
         let Self { name, properties } = self;
         let mut key = name.text;
         if name.encoded {
-            key = percent_encoding::percent_decode_str(&key).decode_utf8().ok()?.into_owned();
+            key = match percent_encoding::percent_decode_str(&key).decode_utf8() {
+                Ok(decoded) => decoded.into_owned(),
+                Err(_) => return Err(key),
+            };
         }
         if properties.kind == "directory" && !key.ends_with('/') {
             key.push('/');
@@ -70,7 +73,7 @@ impl Blob {
             quoted if quoted.starts_with('"') => quoted.to_owned(),
             bare => format!("\"{bare}\""),
         };
-        Some(Object { key, size: properties.length, version, checksum: Checksum::md5_base64(&properties.md5) })
+        Ok(Object { key, size: properties.length, version, checksum: Checksum::md5_base64(&properties.md5) })
     }
 }
 
@@ -93,7 +96,7 @@ mod tests {
     fn pages_are_parsed() {
         let page = Page::parse(
             br#"<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="https://a.blob.core.windows.net/" ContainerName="c">
-            <Prefix>p/</Prefix><Blobs><Blob><Name>p/a &amp; b</Name><Properties><Etag>0x8D</Etag><Content-Length>5</Content-Length>
+            <Prefix>p/</Prefix><Blobs><Blob><Name>p/a &amp; b </Name><Properties><Etag>0x8D</Etag><Content-Length>5</Content-Length>
             <Content-MD5>1B2M2Y8AsgTpgAmY7PhCfg==</Content-MD5><BlobType>BlockBlob</BlobType></Properties></Blob>
             <Blob><Name Encoded="true">p/x%EF%BF%BFy</Name><Properties><Etag>"q"</Etag><Content-Length>6</Content-Length></Properties></Blob>
             <Blob><Name>p/d</Name><Properties><Content-Length>0</Content-Length><ResourceType>directory</ResourceType></Properties></Blob></Blobs>
@@ -101,8 +104,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(page.next_marker.as_deref(), Some("2!8"));
-        let objects: Vec<Object> = page.blobs.blob.into_iter().filter_map(Blob::object).collect();
-        assert_eq!((objects[0].key.as_str(), objects[0].size, objects[0].version.as_str()), ("p/a & b", 5, "\"0x8D\""));
+        let objects: Vec<Object> = page.blobs.blob.into_iter().map(|blob| blob.object().unwrap()).collect();
+        assert_eq!(
+            (objects[0].key.as_str(), objects[0].size, objects[0].version.as_str()),
+            ("p/a & b ", 5, "\"0x8D\"")
+        );
         assert!(matches!(objects[0].checksum, Some(Checksum::Md5(_))));
         assert_eq!((objects[1].key.as_str(), objects[1].version.as_str()), ("p/x\u{ffff}y", "\"q\""));
         assert_eq!(objects[2].key, "p/d/");

@@ -29,7 +29,7 @@ use super::{
         client::{Connector, Timeouts},
         endpoint::{self, Endpoint},
         errors::{Asked, Place},
-        gathering::Gathering,
+        gathering::{Gathering, Object},
         request,
     },
 };
@@ -45,6 +45,7 @@ pub struct Azure {
     /// Address of the container.
     url: Url,
     path: String,
+    uri: String,
     container: Container,
     reader: Reader,
 }
@@ -85,7 +86,10 @@ impl Azure {
         let client = connector.client(server.scheme() == "http");
         let client = client.map_err(|error| container.explain(&error, Asked::Listing))?;
         let reader = Reader::open(task, mounts, &connector, &server)?;
-        Ok(Remote::new(Self { client, url: container_url(server, task)?, path, container, reader }, retry))
+        Ok(Remote::new(
+            Self { client, url: container_url(server, task)?, path, uri: task.uri(), container, reader },
+            retry,
+        ))
     }
 
     /// A signed request.
@@ -100,7 +104,7 @@ impl Azure {
     }
 
     async fn sign(&self, request: &mut HttpRequest, asked: Asked<'_>) -> Result<(), StorageError> {
-        let credential = self.reader.credential().await.map_err(|error| self.container.explain(&error, asked))?;
+        let credential = self.reader.credential().await.map_err(|error| self.container.explain_token(&error))?;
         if let Some(credential) = credential {
             let authorizer = AzureAuthorizer::new(&credential, &self.container.account);
             authorizer.try_authorize(request).map_err(|error| self.container.explain(&error, asked))?;
@@ -138,7 +142,7 @@ impl Azure {
         let mut marker: Option<String> = None;
         loop {
             let page = patience.with(|| self.page(gathering.prefix(), marker.as_deref(), None)).await?;
-            gathering.add(page.blobs.blob.into_iter().filter_map(listing::Blob::object))?;
+            gathering.add(objects(page.blobs)?)?;
             match page.next_marker.filter(|next| !next.is_empty()) {
                 Some(next) if marker.as_ref() == Some(&next) => {
                     let host = &self.container.place.host;
@@ -161,7 +165,7 @@ impl Azure {
             return Ok(StorageError::NotFound(format!("the container {container} holds nothing")));
         }
         let page = patience.with(|| self.page(&self.path, None, Some(1))).await?;
-        let single = page.blobs.blob.into_iter().filter_map(listing::Blob::object).any(|blob| blob.key == self.path);
+        let single = objects(page.blobs)?.iter().any(|blob| blob.key == self.path);
         Ok(if single {
             StorageError::InvalidPath(format!("{} is a single blob: path must name the folder it is in", self.uri()))
         } else {
@@ -191,6 +195,11 @@ impl Azure {
     }
 }
 
+fn objects(blobs: listing::Blobs) -> Result<Vec<Object>, StorageError> {
+    let unusable = |name| StorageError::InvalidPath(format!("the name {name:?} of a blob is no text: rename it"));
+    blobs.blob.into_iter().map(|blob| blob.object().map_err(unusable)).collect()
+}
+
 fn changed(entry: &Entry) -> StorageError {
     StorageError::Changed(format!("{} is no longer the file that was listed", entry.path))
 }
@@ -210,9 +219,7 @@ fn container_url(mut server: Url, task: &AzureTask) -> Result<Url, StorageError>
 
 impl Dialect for Azure {
     fn uri(&self) -> String {
-        let Container { account, container, .. } = &self.container;
-        let place = format!("abfs://{container}@{account}.dfs.core.windows.net");
-        if self.path.is_empty() { place } else { format!("{place}/{}", self.path) }
+        self.uri.clone()
     }
 
     fn host(&self) -> &str {

@@ -41,7 +41,7 @@ fn code(_: &HeaderMap, body: &str) -> Option<String> {
     Some(body.pointer("/error/errors/0/reason")?.as_str()?.to_owned())
 }
 
-/// What was asked, for messages.
+/// What was asked for, for messages.
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
     pub place: Place,
@@ -77,6 +77,22 @@ impl Bucket {
                 "{host} answered {shown}: check endpoint and bucket; it may not be a server of Google Cloud Storage"
             )),
         }
+    }
+
+    /// The error of a request for a token.
+    pub(super) fn explain_token(&self, error: &(dyn std::error::Error + 'static)) -> StorageError {
+        let (who, remedy, nobody) = match &self.access {
+            Access::Secret(name) => (format!("the key of Secret {name}"), "make a new key and renew the Secret", None),
+            Access::Anonymous | Access::Ambient => (
+                "the pod".to_owned(),
+                "give its service account an identity (workload identity), or set storage.gcs.credentials",
+                Some(
+                    "no metadata service gives the pod an identity for Google Cloud: give its service account one \
+                     (workload identity), or set storage.gcs.credentials",
+                ),
+            ),
+        };
+        self.place.explain_token(error, &who, remedy, nobody)
     }
 
     fn refused(&self, answer: &Answer, shown: &str) -> StorageError {

@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use object_store::{
@@ -19,7 +20,7 @@ use crate::contract::{
 use super::super::{
     Mounts, StorageError,
     remote::{
-        client::Connector,
+        client::{Connector, Timeouts},
         hosts::may_have_bearer,
         secret::{Keys, SecretFiles},
     },
@@ -130,14 +131,16 @@ fn ambient(mounts: &Mounts, connector: &Connector, server: &Url) -> Result<GcpCr
     if !may_have_bearer(server, OWN, None) {
         return Err(not_sent(server, "set storage.gcs.credentials.secretRef, or anonymous: true"));
     }
-    let connector = Connector { link_local: true, ..connector.clone() };
+    // The service is on the node or on none.
+    let timeouts = Timeouts { connect: Duration::from_secs(1), ..connector.timeouts };
+    let connector = Connector { link_local: true, timeouts, ..connector.clone() };
     let file = mounts.identity.get(GCS_KEY_FILE).filter(|path| !path.is_empty());
     let builder = match file {
         Some(path) if Path::new(path).exists() => builder(&connector).with_application_credentials(path),
         Some(path) => {
             return Err(StorageError::AccessDenied(format!("{GCS_KEY_FILE} names {path}, which does not exist")));
         }
-        None => builder(&connector),
+        None => builder(&connector).with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() }),
     };
     let store = builder.build().map_err(|_| {
         StorageError::AccessDenied(format!(

@@ -41,6 +41,7 @@ pub struct Gcs {
     client: HttpClient,
     server: Url,
     path: String,
+    uri: String,
     bucket: Bucket,
     reader: Reader,
 }
@@ -75,7 +76,7 @@ impl Gcs {
         let client = connector.client(server.scheme() == "http");
         let client = client.map_err(|error| bucket.explain(&error, Asked::Listing))?;
         let reader = Reader::open(&connection.access, mounts, &connector, &server)?;
-        Ok(Remote::new(Self { client, server, path, bucket, reader }, retry))
+        Ok(Remote::new(Self { client, server, path, uri: task.uri(), bucket, reader }, retry))
     }
 
     /// `/storage/v1/b/BUCKET/o`, and the object below it.
@@ -89,9 +90,9 @@ impl Gcs {
         Ok(url)
     }
 
-    async fn request(&self, url: &Url, asked: Asked<'_>) -> Result<HttpRequest, StorageError> {
+    async fn request(&self, url: &Url) -> Result<HttpRequest, StorageError> {
         let mut request = request::get(url)?;
-        let token = self.reader.token().await.map_err(|error| self.bucket.explain(&error, asked))?;
+        let token = self.reader.token().await.map_err(|error| self.bucket.explain_token(&error))?;
         if let Some(token) = token {
             request::secret_header(&mut request, AUTHORIZATION, &format!("Bearer {token}"))?;
         }
@@ -107,7 +108,7 @@ impl Gcs {
         if let Some(token) = token {
             url.query_pairs_mut().append_pair("pageToken", token);
         }
-        let request = self.request(&url, Asked::Listing).await?;
+        let request = self.request(&url).await?;
         let explain = |error: &(dyn std::error::Error + 'static)| self.bucket.explain(error, Asked::Listing);
         let (_, body) = request::fetch(&self.client, request, PAGE_LIMIT, explain).await?;
         serde_json::from_slice(&body).map_err(|_| {
@@ -154,14 +155,13 @@ impl Gcs {
     }
 
     async fn range(&self, entry: &Entry, range: Range<u64>) -> Result<Body, StorageError> {
-        let asked = Asked::File(&entry.path);
         let object = if self.path.is_empty() { entry.path.clone() } else { format!("{}/{}", self.path, entry.path) };
         let mut url = self.url(Some(&object))?;
         url.query_pairs_mut().append_pair("alt", "media");
         if !entry.version.is_empty() {
             url.query_pairs_mut().append_pair("ifGenerationMatch", &entry.version);
         }
-        let mut request = self.request(&url, asked).await?;
+        let mut request = self.request(&url).await?;
         // Objects that are stored compressed would be unpacked otherwise, and have another length then.
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let (bucket, path) = (self.bucket.clone(), entry.path.clone());
@@ -177,8 +177,7 @@ impl Gcs {
 
 impl Dialect for Gcs {
     fn uri(&self) -> String {
-        let bucket = &self.bucket.bucket;
-        if self.path.is_empty() { format!("gs://{bucket}") } else { format!("gs://{bucket}/{}", self.path) }
+        self.uri.clone()
     }
 
     fn host(&self) -> &str {

@@ -1,14 +1,17 @@
 //! Files of a web server: one, a list, or those that a manifest names. Does I/O.
 //!
 //! A web server cannot be asked what there is, so the user says. Servers without ranges still work: their files are read from the
-//! beginning, in sequence.
+//! beginning, in sequence; one byte is asked for when files are listed, to know which kind it is.
 
 mod answers;
 mod manifest;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -51,6 +54,8 @@ pub struct Http {
     url: Url,
     site: Site,
     secret: Option<SecretFiles>,
+    /// Whether it sends everything when it is asked for a range.
+    in_sequence: AtomicBool,
 }
 
 impl Http {
@@ -83,7 +88,7 @@ impl Http {
             Access::Secret(name) => Some(SecretFiles::new(mounts.credentials.clone(), name.clone(), &HTTP_KEYS)),
             Access::Anonymous | Access::Ambient => None,
         };
-        let http = Self { client, url, site, secret };
+        let http = Self { client, url, site, secret, in_sequence: AtomicBool::new(false) };
         http.authorization()?;
         Ok(Remote::new(http, retry))
     }
@@ -106,6 +111,12 @@ impl Http {
         let (name, secret) = (keys.get(user), keys.get(password));
         let name = name.ok_or_else(|| files.missing("token, nor username"))?;
         let secret = secret.ok_or_else(|| files.missing(password))?;
+        if name.contains(':') {
+            return Err(StorageError::AccessDenied(format!(
+                "key {user} of Secret {} has a colon, which no user name can have",
+                files.secret()
+            )));
+        }
         Ok(Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{name}:{secret}")))))
     }
 
@@ -125,6 +136,11 @@ impl Http {
             .pop_if_empty()
             .extend(path.split('/').filter(|segment| !segment.is_empty()));
         Ok(url)
+    }
+
+    /// The address of a listed file.
+    fn file_address(&self, path: &str) -> Result<Url, StorageError> {
+        self.address(if self.single().is_some() { "" } else { path })
     }
 
     /// The only file there is, when the user named no others.
@@ -151,9 +167,26 @@ impl Http {
         };
         let sizes = stream::iter(named).map(|named| self.object(patience, named)).buffer_unordered(AT_ONCE);
         let objects: Vec<Object> = sizes.try_collect().await?;
+        if let Some(largest) = objects.iter().max_by_key(|object| object.size).filter(|object| object.size > 1) {
+            let all = patience.with(|| self.sends_all(&largest.key)).await?;
+            self.in_sequence.store(all, Ordering::Relaxed);
+        }
         let mut gathering = Gathering::new(self.uri(), "");
         gathering.add(objects)?;
         gathering.finish()?.ok_or_else(|| StorageError::NotFound(format!("{} names no file", self.uri())))
+    }
+
+    /// Whether the server answers a request for one byte with the whole file.
+    async fn sends_all(&self, path: &str) -> Result<bool, StorageError> {
+        let url = self.file_address(path)?;
+        let explain = |error: &(dyn std::error::Error + 'static)| self.site.explain(error, Asked::File(path));
+        let mut request = self.request(&url)?;
+        request::set_range(&mut request, &(0..1))?;
+        match redirect::execute(&self.client, &url, request, self.insecure(), explain).await {
+            Ok(_) => Ok(false),
+            Err(StorageError::Unreachable(text)) if text == answers::NO_RANGES => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     async fn text(&self, url: &Url, path: &str) -> Result<Vec<u8>, StorageError> {
@@ -165,7 +198,7 @@ impl Http {
 
     /// Size and version of a file.
     async fn object(&self, patience: Patience<'_>, named: Named) -> Result<Object, StorageError> {
-        let url = self.address(if self.single().is_some() { "" } else { &named.path })?;
+        let url = self.file_address(&named.path)?;
         let headers = patience.with(|| self.head(&url, &named.path)).await;
         let headers = headers.map_err(|error| self.site.absent(error, &named.path))?;
         let size = match request::content_range(&headers) {
@@ -185,7 +218,8 @@ impl Http {
         let mut request = self.request(url)?;
         *request.method_mut() = Method::HEAD;
         let refused = match redirect::execute(&self.client, url, request, self.insecure(), explain).await {
-            Ok(response) => return Ok(response.headers().clone()),
+            Ok(response) if response.headers().contains_key(CONTENT_LENGTH) => return Ok(response.headers().clone()),
+            Ok(_) => StorageError::InvalidSpec(format!("{} does not say how long {path} is", self.site.place.host)),
             Err(error @ (StorageError::InvalidSpec(_) | StorageError::AccessDenied(_))) => error,
             Err(error) => return Err(error),
         };
@@ -201,11 +235,11 @@ impl Http {
     }
 
     async fn range(&self, entry: &Entry, range: Range<u64>) -> Result<Body, StorageError> {
-        let url = self.address(if self.single().is_some() { "" } else { &entry.path })?;
+        let url = self.file_address(&entry.path)?;
         let (site, path) = (self.site.clone(), entry.path.clone());
         let explain = move |error: &(dyn std::error::Error + 'static)| site.explain(error, Asked::File(&path));
         let mut request = self.request(&url)?;
-        let whole = range == (0..entry.size);
+        let whole = range == (0..entry.size) || self.in_sequence.load(Ordering::Relaxed);
         if !whole {
             request::set_range(&mut request, &range)?;
         }
@@ -255,8 +289,10 @@ fn version(headers: &HeaderMap) -> Option<&str> {
     text(headers, &ETAG).or_else(|| text(headers, &LAST_MODIFIED))
 }
 
+/// Compares like with like: tags have quotes, and dates none.
 fn check_version(entry: &Entry, headers: &HeaderMap) -> Result<(), StorageError> {
-    match version(headers) {
+    let name = if entry.version.contains('"') { ETAG } else { LAST_MODIFIED };
+    match text(headers, &name) {
         Some(version) if !entry.version.is_empty() && version != entry.version => {
             Err(StorageError::Changed(format!("{} is no longer the file that was listed", entry.path)))
         }
@@ -279,6 +315,10 @@ impl Dialect for Http {
 
     fn begin<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxFuture<'a, Result<Body, StorageError>> {
         self.range(entry, range).boxed()
+    }
+
+    fn in_sequence(&self) -> bool {
+        self.in_sequence.load(Ordering::Relaxed)
     }
 
     fn renew(&self) -> Result<bool, StorageError> {

@@ -13,14 +13,21 @@ use super::super::{
     },
 };
 
-/// How it answers: the header `X-Error-Code`, as huggingface_hub reads it.
+/// How it answers: the headers `X-Error-Code` and `X-Error-Message`, as huggingface_hub reads them.
 pub(super) static MANNERS: Manners = Manners { server: "a Hugging Face Hub", codes: CODES, code, headers: &[LOCATION] };
 
 /// Codes that may be shown.
-const CODES: &[&str] = &["DisabledRepo", "EntryNotFound", "GatedRepo", "RepoNotFound", "RevisionNotFound"];
+const CODES: &[&str] =
+    &["DisabledRepo", "EntryNotFound", "GatedRepo", INVALID_TOKEN, "RepoNotFound", "RevisionNotFound"];
+/// Our name for what the Hub has only a message for.
+const INVALID_TOKEN: &str = "InvalidToken";
 
 fn code(headers: &HeaderMap, _: &str) -> Option<String> {
-    headers.get("x-error-code")?.to_str().ok().map(str::to_owned)
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if text("x-error-message").is_some_and(|message| message.starts_with("Invalid credentials in Authorization")) {
+        return Some(INVALID_TOKEN.to_owned());
+    }
+    text("x-error-code").map(str::to_owned)
 }
 
 /// What was asked, for messages.
@@ -44,10 +51,17 @@ impl Repository {
     fn answer(&self, answer: &Answer, asked: Asked<'_>) -> StorageError {
         let Answer { host, status, code, .. } = answer;
         let HuggingFaceTask { repository, revision, path, .. } = &self.task;
+        let page = self.page();
         let shown = answer.shown();
         match (code, status, asked) {
             (Some("GatedRepo"), ..) => StorageError::AccessDenied(format!(
-                "{repository} is gated ({shown}): accept its conditions at https://huggingface.co/{repository} with the account that the token is of"
+                "{repository} is gated ({shown}): accept its conditions at {page} with the account of the token, and {}",
+                match &self.task.connection.access {
+                    Access::Secret(name) => format!("let the token of Secret {name} read gated repositories"),
+                    Access::Anonymous | Access::Ambient => {
+                        "set storage.huggingFace.credentials.secretRef".to_owned()
+                    }
+                }
             )),
             (Some("DisabledRepo"), ..) => {
                 StorageError::AccessDenied(format!("{repository} was disabled by the Hub ({shown})"))
@@ -55,8 +69,12 @@ impl Repository {
             (Some("RevisionNotFound"), ..) => StorageError::NotFound(format!(
                 "{repository} has no revision {revision}: set storage.huggingFace.revision to a branch, tag or commit of it"
             )),
+            (Some(INVALID_TOKEN), ..) => StorageError::AccessDenied(format!(
+                "{host} does not accept {} ({status}): it is wrong, expired or revoked",
+                self.who()
+            )),
             // The Hub does not tell whether a private repository exists.
-            (Some("RepoNotFound"), ..) | (_, 401, _) => self.unknown(&shown),
+            (Some("RepoNotFound"), ..) | (_, 401, _) => self.unknown(answer),
             (_, 403, _) => {
                 StorageError::AccessDenied(format!("{host} refuses {} for {repository} ({shown})", self.who()))
             }
@@ -75,6 +93,12 @@ impl Repository {
         }
     }
 
+    /// Where people see the repository.
+    fn page(&self) -> String {
+        let server = self.task.connection.endpoint.as_deref().unwrap_or("https://huggingface.co");
+        format!("{server}/{}{}", if self.task.dataset { "datasets/" } else { "" }, self.task.repository)
+    }
+
     fn who(&self) -> String {
         match &self.task.connection.access {
             Access::Secret(name) => format!("the token of Secret {name}"),
@@ -82,11 +106,16 @@ impl Repository {
         }
     }
 
-    fn unknown(&self, shown: &str) -> StorageError {
-        let repository = &self.task.repository;
+    fn unknown(&self, answer: &Answer) -> StorageError {
+        let (repository, shown) = (&self.task.repository, answer.shown());
         match &self.task.connection.access {
-            Access::Secret(name) => StorageError::AccessDenied(format!(
-                "{repository} does not exist, or the token of Secret {name} may not read it ({shown}): check the name, and that the token is valid"
+            // A token that the Hub knows is answered with 404, one that it does not with 401.
+            Access::Secret(name) if answer.status == 401 => StorageError::AccessDenied(format!(
+                "{} refuses the token of Secret {name} for {repository} ({shown}): check that it is valid, and the name of the repository",
+                answer.host
+            )),
+            Access::Secret(name) => StorageError::NotFound(format!(
+                "{repository} does not exist, or is private and not of those that the token of Secret {name} may read ({shown}): check the name and the token's rights"
             )),
             Access::Anonymous | Access::Ambient => StorageError::NotFound(format!(
                 "{repository} does not exist or is private ({shown}): check the name, or set storage.huggingFace.credentials.secretRef"

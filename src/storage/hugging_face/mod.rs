@@ -2,10 +2,12 @@
 //!
 //! A revision is resolved to its commit first (`/api/models/ID/revision/REVISION`), then the commit's tree is listed page by page
 //! (`/api/models/ID/tree/COMMIT/PATH?recursive=true`), and files are read from `/ID/resolve/COMMIT/PATH`, which answers large
-//! ones with a redirect to a signed address: <https://huggingface.co/docs/hub/api>.
+//! ones with a redirect to a signed address: <https://huggingface.co/docs/hub/api>. Such an address is kept for a while, because the
+//! Hub counts requests and a large file is read in many ranges.
 
 mod answers;
 mod listing;
+mod signed;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +26,7 @@ use crate::contract::{
     environment::{ALLOWED_HOSTS, HUGGING_FACE_KEYS},
 };
 
-use self::{answers::Repository, listing::Item};
+use self::{answers::Repository, listing::Item, signed::Signed};
 use super::{
     Entry, Listing, Mounts, Retry, StorageError, paths,
     remote::{
@@ -53,6 +55,7 @@ pub struct HuggingFace {
     repository: Repository,
     path: String,
     secret: Option<SecretFiles>,
+    signed: Signed,
     /// The commit that the revision is, once it was asked for.
     commit: Mutex<Option<Arc<str>>>,
 }
@@ -93,7 +96,8 @@ impl HuggingFace {
             }
             Access::Anonymous | Access::Ambient => None,
         };
-        let hub = Self { client, server, repository, path, secret, commit: Mutex::default() };
+        let hub =
+            Self { client, server, repository, path, secret, signed: Signed::default(), commit: Mutex::default() };
         hub.token()?;
         Ok(Remote::new(hub, retry))
     }
@@ -137,7 +141,10 @@ impl HuggingFace {
 
     async fn fetch(&self, url: &Url) -> Result<(HeaderMap, Vec<u8>), StorageError> {
         let explain = |error: &(dyn std::error::Error + 'static)| self.repository.explain(error, Asked::Listing);
-        request::fetch(&self.client, self.request(url)?, PAGE_LIMIT, explain).await
+        // Repositories that were renamed are answered with a redirect.
+        let insecure = self.repository.task.connection.insecure;
+        let response = redirect::execute(&self.client, url, self.request(url)?, insecure, explain).await?;
+        request::whole(response, PAGE_LIMIT, explain).await
     }
 
     /// The commit that the revision is now; asked once, so that listing and reading see the same files.
@@ -208,21 +215,36 @@ impl HuggingFace {
         let path = self.path.split('/').filter(|segment| !segment.is_empty()).chain(entry.path.split('/'));
         let dataset = self.repository.task.dataset.then_some("datasets");
         let url = self.url(dataset.into_iter().chain(id).chain(["resolve", &commit]).chain(path))?;
-        let request = self.request(&url)?;
         let (repository, path) = (self.repository.clone(), entry.path.clone());
         let explain = move |error: &(dyn std::error::Error + 'static)| repository.explain(error, Asked::File(&path));
         let file = (entry.path.as_str(), entry.size);
-        redirect::ranged(&self.client, &url, request, file, range, self.repository.task.connection.insecure, explain)
-            .await
-            .map(|(_, body)| body)
+        if let Some(known) = self.signed.get(&entry.path) {
+            let answer =
+                request::ranged(&self.client, request::get(&known)?, file, range.clone(), explain.clone()).await;
+            match answer {
+                Ok((_, body)) => return Ok(body),
+                Err(passing @ (StorageError::Unreachable(_) | StorageError::Busy(..))) => {
+                    self.signed.forget(&entry.path);
+                    return Err(passing);
+                }
+                // The signature may have ended: the Hub gives a new one, or says what is wrong.
+                Err(_) => self.signed.forget(&entry.path),
+            }
+        }
+        let mut request = self.request(&url)?;
+        request::set_range(&mut request, &range)?;
+        let insecure = self.repository.task.connection.insecure;
+        let (response, from) = redirect::traced(&self.client, &url, request, insecure, &explain).await?;
+        if from.origin() != url.origin() {
+            self.signed.keep(&entry.path, from);
+        }
+        Ok(request::part(response, false, file, &range, explain)?.1)
     }
 }
 
 impl Dialect for HuggingFace {
     fn uri(&self) -> String {
-        let HuggingFaceTask { repository, dataset, revision, .. } = &self.repository.task;
-        let place = format!("hf://{}{repository}@{revision}", if *dataset { "datasets/" } else { "" });
-        if self.path.is_empty() { place } else { format!("{place}/{}", self.path) }
+        self.repository.task.uri()
     }
 
     fn host(&self) -> &str {

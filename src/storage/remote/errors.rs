@@ -77,6 +77,26 @@ impl Place {
         })
     }
 
+    /// The error of a request for a token, which another server gives than the one that stores; `remedy` is what helps when it
+    /// refuses, `nobody` is said when it does not answer.
+    pub fn explain_token(
+        &self,
+        error: &(dyn Error + 'static),
+        who: &str,
+        remedy: &str,
+        nobody: Option<&str>,
+    ) -> StorageError {
+        let answer = |answer: &Answer| match answer.status {
+            408 | 425 | 429 | 500.. => answer.busy(),
+            status => StorageError::AccessDenied(format!("{} gives {who} no token ({status}): {remedy}", answer.host)),
+        };
+        let known = find::<StorageError>(error).is_some() || find::<Answer>(error).is_some();
+        match nobody.filter(|_| !known) {
+            Some(nobody) => StorageError::Unreachable(nobody.to_owned()),
+            None => self.explain(error, answer),
+        }
+    }
+
     fn tls(&self, error: &rustls::Error) -> StorageError {
         let (host, field) = (&self.host, self.field);
         StorageError::Tls(match error {

@@ -7,6 +7,9 @@ use super::super::{
     paths::{self, ENTRY_LIMIT},
 };
 
+/// Most pages in a row that name nothing: stores that filter send some, a broken one sends them for ever.
+const EMPTY_PAGES: usize = 1000;
+
 /// A key of a store without folders.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(in crate::storage) struct Object {
@@ -28,13 +31,15 @@ pub(in crate::storage) struct Gathering {
     prefix: String,
     entries: Vec<Entry>,
     markers: usize,
+    /// Pages without a key since the last one with some.
+    empty_pages: usize,
 }
 
 impl Gathering {
     /// For the keys below a path, which has no slash at its ends.
     pub fn new(uri: String, path: &str) -> Self {
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
-        Self { uri, prefix, entries: Vec::new(), markers: 0 }
+        Self { uri, prefix, entries: Vec::new(), markers: 0, empty_pages: 0 }
     }
 
     /// What keys must begin with: whole segments, so that `step-1` does not bring `step-10`.
@@ -44,7 +49,9 @@ impl Gathering {
 
     /// Takes a page.
     pub fn add(&mut self, objects: impl IntoIterator<Item = Object>) -> Result<(), StorageError> {
+        let mut empty = true;
         for object in objects {
+            empty = false;
             // Servers that ignore the prefix exist; what lies beside it is not ours to judge.
             let Some(path) = object.key.strip_prefix(&self.prefix).map(str::to_owned) else { continue };
             if object.size == 0 && (path.is_empty() || path.ends_with('/')) {
@@ -68,6 +75,10 @@ impl Gathering {
             }
             let Object { size, version, checksum, .. } = object;
             self.entries.push(Entry { path, size, version, checksum });
+        }
+        self.empty_pages = if empty { self.empty_pages + 1 } else { 0 };
+        if self.empty_pages > EMPTY_PAGES {
+            return Err(StorageError::Unreachable(format!("the listing of {} goes on without an end", self.uri)));
         }
         Ok(())
     }
@@ -149,5 +160,8 @@ mod tests {
             assert!(error.to_string().contains(part), "{keys:?}: {error}");
         }
         assert_eq!(gather("a", &[("ab", 1)]).unwrap(), None);
+        let mut endless = Gathering::new("s3://b".into(), "");
+        let error = (0..=EMPTY_PAGES).find_map(|_| endless.add([]).err()).unwrap();
+        assert_eq!(error.reason(), Reason::Unreachable);
     }
 }

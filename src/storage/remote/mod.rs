@@ -12,6 +12,8 @@ pub(super) mod hosts;
 pub(super) mod redirect;
 pub(super) mod request;
 pub(super) mod secret;
+#[cfg(test)]
+pub(super) mod testing;
 
 pub(super) use authorities::authorities;
 
@@ -42,6 +44,11 @@ pub(super) trait Dialect: Send + Sync {
 
     /// Begins to read, once: the answer was checked to be that range of that version.
     fn begin<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxFuture<'a, Result<Body, StorageError>>;
+
+    /// As [`Storage::in_sequence`].
+    fn in_sequence(&self) -> bool {
+        false
+    }
 
     /// Reads credentials again after a refusal, and says whether they are others by now.
     fn renew(&self) -> Result<bool, StorageError> {
@@ -160,6 +167,10 @@ impl Reading<'_> {
 impl<D: Dialect> Storage for Remote<D> {
     fn uri(&self) -> String {
         self.dialect.uri()
+    }
+
+    fn in_sequence(&self) -> bool {
+        self.dialect.in_sequence()
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Listing, StorageError>> {

@@ -1,14 +1,13 @@
-//! Reads that a server answers with another address: followed a few times, without credentials. Does I/O.
+//! Reads that a server answers with another address: followed a few times, credentials stay at the first server. Does I/O.
 
-use std::{error::Error, ops::Range};
+use std::error::Error;
 
 use object_store::client::{HttpClient, HttpRequest, HttpResponse};
-use reqwest::header::{ACCEPT_ENCODING, HeaderMap, RANGE};
+use reqwest::header::{ACCEPT_ENCODING, RANGE};
 use url::Url;
 
 use super::{
     super::StorageError,
-    Body,
     client::{Answer, is_link_local},
     errors::find,
     request,
@@ -19,8 +18,8 @@ pub(in crate::storage) const LOCATION: &str = "location";
 /// How many addresses are followed for one read.
 const MOST: u32 = 5;
 
-/// The answer to a request, after redirects. The first request carries credentials, the others none: who answers with a
-/// redirect signs the address that it names.
+/// The answer to a request, after redirects. Credentials go on to other paths of the same server, and nowhere else: who sends us
+/// to another server signs the address that it names. Once another server was asked, no later one gets them either.
 ///
 /// # Errors
 /// What `explain` makes of a refusal; `Unreachable` when redirects do not end, `Insecure` when they lead to plain HTTP.
@@ -31,15 +30,29 @@ pub(in crate::storage) async fn execute(
     insecure: bool,
     explain: impl Fn(&(dyn Error + 'static)) -> StorageError,
 ) -> Result<HttpResponse, StorageError> {
+    traced(client, url, first, insecure, explain).await.map(|(response, _)| response)
+}
+
+/// [`execute`], and the address that answered in the end.
+///
+/// # Errors
+/// As [`execute`].
+pub(in crate::storage) async fn traced(
+    client: &HttpClient,
+    url: &Url,
+    first: HttpRequest,
+    insecure: bool,
+    explain: impl Fn(&(dyn Error + 'static)) -> StorageError,
+) -> Result<(HttpResponse, Url), StorageError> {
     let kept: Vec<_> = [ACCEPT_ENCODING, RANGE]
         .into_iter()
         .filter_map(|name| Some((name.clone(), first.headers().get(name)?.clone())))
         .collect();
-    let method = first.method().clone();
-    let (mut url, mut request) = (url.clone(), first);
+    let (method, headers, origin) = (first.method().clone(), first.headers().clone(), url.origin());
+    let (mut url, mut request, mut at_home) = (url.clone(), first, true);
     for _ in 0..MOST {
         let error = match client.execute(request).await {
-            Ok(response) => return Ok(response),
+            Ok(response) => return Ok((response, url)),
             Err(error) => error,
         };
         let moved = find::<Answer>(&error).filter(|answer| is_redirect(answer));
@@ -47,27 +60,14 @@ pub(in crate::storage) async fn execute(
         url = target(&url, location, insecure)?;
         request = request::get(&url)?;
         *request.method_mut() = method.clone();
-        request.headers_mut().extend(kept.iter().cloned());
+        at_home &= url.origin() == origin;
+        if at_home {
+            *request.headers_mut() = headers.clone();
+        } else {
+            request.headers_mut().extend(kept.iter().cloned());
+        }
     }
     Err(StorageError::Unreachable(format!("{} redirects more than {MOST} times", url.host_str().unwrap_or_default())))
-}
-
-/// As [`request::ranged`], after redirects.
-///
-/// # Errors
-/// As [`execute`] and [`request::ranged`].
-pub(in crate::storage) async fn ranged(
-    client: &HttpClient,
-    url: &Url,
-    mut first: HttpRequest,
-    file: (&str, u64),
-    range: Range<u64>,
-    insecure: bool,
-    explain: impl Fn(&(dyn Error + 'static)) -> StorageError + Send + 'static,
-) -> Result<(HeaderMap, Body), StorageError> {
-    request::set_range(&mut first, &range)?;
-    let response = execute(client, url, first, insecure, &explain).await?;
-    request::part(response, false, file, &range, explain)
 }
 
 fn is_redirect(answer: &Answer) -> bool {
