@@ -35,7 +35,9 @@ NOTHING = {"tensors": None, "parameters": None, "dtypes": None}
 
 
 def shape(chance, most=3):
-    return tuple(chance.choice([0, 1, 2, 3, 5, 8, 16]) if most > 1 else chance.randint(1, 40) for _ in range(chance.randint(0, most)))
+    return tuple(
+        chance.choice([0, 1, 2, 3, 5, 8, 16]) if most > 1 else chance.randint(1, 40) for _ in range(chance.randint(0, most))
+    )
 
 
 def array(chance, kinds=("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")):
@@ -151,7 +153,13 @@ def data(chance, columns=3):
 def lightgbm(chance, folder):
     import lightgbm as library
 
-    parameters = {"objective": "binary", "verbose": -1, "min_data_in_leaf": 1, "num_leaves": chance.randint(2, 8), "num_threads": 1}
+    parameters = {
+        "objective": "binary",
+        "verbose": -1,
+        "min_data_in_leaf": 1,
+        "num_leaves": chance.randint(2, 8),
+        "num_threads": 1,
+    }
     library.train(parameters, library.Dataset(*data(chance)), chance.randint(1, 5)).save_model(f"{folder}/model.txt")
     return "LightGbm", NOTHING
 
@@ -183,7 +191,11 @@ def sklearn(chance, folder):
 def joblib(chance, folder):
     import joblib as library
 
-    library.dump(estimator(chance), f"{folder}/model.joblib", compress=chance.choice([0, *((m, 3) for m in ("zlib", "gzip", "bz2", "lzma", "xz"))]))
+    library.dump(
+        estimator(chance),
+        f"{folder}/model.joblib",
+        compress=chance.choice([0, *((m, 3) for m in ("zlib", "gzip", "bz2", "lzma", "xz"))]),
+    )
     return "Joblib", NOTHING
 
 
