@@ -65,9 +65,14 @@ impl Site {
     fn refused(&self, answer: &Answer, path: &str) -> StorageError {
         let (who, remedy) = match &self.task.connection.access {
             Access::Secret(name) => (format!("the credentials of Secret {name}"), "check its keys"),
-            Access::Anonymous | Access::Ambient => {
-                ("requests without credentials".to_owned(), "set storage.http.credentials.secretRef")
-            }
+            Access::Anonymous | Access::Ambient => (
+                "requests without credentials".to_owned(),
+                if self.task.files.is_empty() && self.task.manifest.is_none() {
+                    "set storage.http.credentials.secretRef; if it is a folder, name what is in it with storage.http.files or manifest"
+                } else {
+                    "set storage.http.credentials.secretRef"
+                },
+            ),
         };
         StorageError::AccessDenied(format!("{} refuses {who} ({}) for {path}: {remedy}", answer.host, answer.status))
     }
