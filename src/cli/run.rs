@@ -26,7 +26,8 @@ pub struct RunArguments {
     #[arg(long, value_name = "DIR", default_value = "./volumes")]
     pub volumes: PathBuf,
     /// A folder with one subfolder a Secret or `ConfigMap`, and in it one file a key. Without it, and for Secrets that are
-    /// not there, `AWS_ACCESS_KEY_ID` and its fellows are taken from the environment.
+    /// not there, `AWS_ACCESS_KEY_ID`, `AZURE_STORAGE_KEY`, `HF_TOKEN` and their fellows are taken from the environment, and the
+    /// key of a service account of Google Cloud from the file that `GOOGLE_APPLICATION_CREDENTIALS` names.
     #[arg(long, value_name = "DIR")]
     pub secrets: Option<PathBuf>,
     /// How often to wait for another attempt when the source could not be reached or a load failed.

@@ -82,7 +82,8 @@ async fn container(name: &str, blobs: &[(&str, &[u8])]) -> Result<()> {
             .extend([ACCOUNT, name])
             .extend(key.split('/'));
         url.set_query(Some(&sas));
-        let put = client.put(url.clone()).header("x-ms-blob-type", "BlockBlob").body(bytes.to_vec());
+        let put = client.put(url.clone()).header("content-length", bytes.len()).header("x-ms-blob-type", "BlockBlob");
+        let put = put.body(bytes.to_vec());
         put.send().await?.error_for_status()?;
     }
     Ok(())
@@ -135,7 +136,7 @@ async fn what_is_wrong_is_named() -> Result<()> {
         (&good, "almost", "nothing/here", Reason::NotFound, "begins with nothing/here/"),
         (&good, "almost", "single", Reason::InvalidPath, "single blob"),
         (&[], "almost", "ab", Reason::AccessDenied, "Secret azure does not exist"),
-        (&[("AZURE_STORAGE_KEY", &wrong)], "almost", "ab", Reason::AccessDenied, "renew the Secret"),
+        (&[("AZURE_STORAGE_KEY", &wrong)], "almost", "ab", Reason::AccessDenied, "is wrong or expired"),
         (&[("AZURE_STORAGE_KEY", "canary!")], "almost", "ab", Reason::AccessDenied, "no key of a storage account"),
         (
             &[("AZURE_CLIENT_ID", "c"), ("allowedHosts", "127.0.0.1")],
@@ -144,8 +145,8 @@ async fn what_is_wrong_is_named() -> Result<()> {
             Reason::AccessDenied,
             "AZURE_TENANT_ID",
         ),
-        (&sas(&expired), "almost", "ab", Reason::AccessDenied, "renew the Secret"),
-        (&sas(&wrong_sas), "almost", "ab", Reason::AccessDenied, "renew the Secret"),
+        (&sas(&expired), "almost", "ab", Reason::AccessDenied, "is wrong or expired"),
+        (&sas(&wrong_sas), "almost", "ab", Reason::AccessDenied, "is wrong or expired"),
         (&sas(&writing), "almost", "ab", Reason::AccessDenied, "a SAS with read and list"),
         (&sas(&expired)[..1], "almost", "ab", Reason::AccessDenied, "key allowedHosts of Secret azure"),
     ] {

@@ -124,8 +124,11 @@ impl Container {
                 format!("the credentials of Secret {name}"),
                 match answer.code {
                     Some("AuthenticationFailed") => "the key, signature or token is wrong or expired: renew the Secret",
-                    _ => {
+                    Some(code) if code.ends_with("Mismatch") || code == "InsufficientAccountPermissions" => {
                         "a key of the account is needed, a SAS with read and list, or the role Storage Blob Data Reader"
+                    }
+                    _ => {
+                        "the key, signature or token is wrong or expired, or the account's firewall refuses this address"
                     }
                 },
             ),
