@@ -39,7 +39,7 @@ pub fn measure(command: &mut Command, folder: &Path) -> Result<Ended> {
     let (out, errors) = (folder.join("stdout"), folder.join("stderr"));
     command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&errors)?);
     let begun = Instant::now();
-    let mut child = command.spawn().with_context(|| format!("cannot start `{}`", line(command)))?;
+    let child = command.spawn().with_context(|| format!("cannot start `{}`", line(command)))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("the child has no number")?;
     // Ended, but not gone: the kernel still knows what it read.
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
