@@ -104,7 +104,7 @@ fn meaning(tier: PickleTier) -> &'static str {
         PickleTier::TensorsOnly => "tensors and plain data",
         PickleTier::KnownSafe => "also well-known classes of training libraries",
         PickleTier::Unchecked => "could not be looked into",
-        PickleTier::Code => "loading them can run code",
+        PickleTier::Code => "loading them may run code",
         PickleTier::Dangerous => "loading them runs commands, opens files or loads code",
     }
 }
@@ -182,7 +182,7 @@ mod tests {
             "HuggingFace",
             "8,030,261,248",
             "6 F32, 5 BF16",
-            "Code (loading them can run code)",
+            "Code (loading them may run code)",
             "a/ (Torch)",
             "Code          0.py: Python code\n              1.py",
             "and 2 more",

@@ -47,13 +47,16 @@ pub struct Arguments {
     write: bool,
 }
 
+/// Reads the output of a program that ended.
+type Check<'a> = Box<dyn Fn(&str) -> Result<()> + 'a>;
+
 /// A program that does its part.
 struct Contender<'a> {
     source: String,
     program: String,
     command: Box<dyn Fn() -> Command + 'a>,
     /// Whether it did what it was measured for.
-    check: Box<dyn Fn(&str) -> Result<()> + 'a>,
+    check: Check<'a>,
     /// The server that it asks, whose counts are exact.
     server: Option<&'a Server>,
     runs: Vec<Run>,

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::command::capture;
 
-/// Processor, memory and kernel in one line.
+/// Processor, memory, kernel, and how busy the machine is, in one line.
 pub fn describe() -> String {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let value = |text: &str, name: &str| {
@@ -21,7 +21,13 @@ pub fn describe() -> String {
     let memory = value(&text("/proc/meminfo"), "MemTotal");
     let kibibytes: u64 = memory.and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0);
     let kernel = text("/proc/sys/kernel/osrelease");
-    format!("{processor}, {threads} threads, {} GiB of memory, Linux {}", kibibytes >> 20, kernel.trim())
+    let load = text("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or_default();
+    format!(
+        "{processor}, {threads} threads, {} GiB of memory, Linux {}, load average {load}",
+        kibibytes >> 20,
+        kernel.trim()
+    )
 }
 
 /// Today, as in `2026-01-31`.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Rows of cells; the first row is the head, and all columns but the first are numbers.
+/// Rows of cells; the first row is the head, and all columns but the first `left` are numbers.
 pub fn markdown(rows: &[Vec<String>], left: usize) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| {
@@ -25,8 +25,9 @@ pub fn markdown(rows: &[Vec<String>], left: usize) -> String {
         out.push_str("|\n");
         if number == 0 {
             for (column, width) in widths.iter().enumerate() {
-                let line = "-".repeat(width + 1);
-                out.push_str(&if column < left { format!("|{line}-") } else { format!("|{line}:") });
+                out.push('|');
+                out.push_str(&"-".repeat(width + 1));
+                out.push(if column < left { '-' } else { ':' });
             }
             out.push_str("|\n");
         }
