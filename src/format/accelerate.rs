@@ -12,6 +12,7 @@ pub(super) const FAMILY: Family = Family {
     claims: |evidence| !ranks(evidence).is_empty(),
     places: |evidence| if ranks(evidence).is_empty() { Vec::new() } else { vec![evidence.tree.home().to_owned()] },
     check,
+    judged: "weights, and the random states of every process",
     ..Family::of(Format::Accelerate)
 };
 

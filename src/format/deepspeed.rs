@@ -21,6 +21,7 @@ pub(super) const FAMILY: Family = Family {
     probe: |tree, file| text::probe(tree, file, LATEST),
     check,
     describe,
+    judged: "the grid of ranks is complete, `latest` names a folder that is there",
     ..Family::of(Format::DeepSpeed)
 };
 

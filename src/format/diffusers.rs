@@ -34,6 +34,7 @@ pub(super) const FAMILY: Family = Family {
     probe: |tree, file| document::probe(tree, file, INDEX, |evidence| &mut evidence.pipeline),
     check,
     describe,
+    judged: "every component's folder is there, with weights where its class has some",
     ..Family::of(Format::Diffusers)
 };
 

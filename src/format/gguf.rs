@@ -74,6 +74,7 @@ pub(super) const FAMILY: Family = Family {
     },
     check,
     describe,
+    judged: "header, keys, tensors without gaps, file size, splits",
     ..Family::of(Format::Gguf)
 };
 

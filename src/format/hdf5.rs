@@ -19,6 +19,7 @@ pub(super) const FAMILY: Family = Family {
     claims: |evidence| evidence.all::<IsHdf5>().next().is_some(),
     places: |evidence| evidence.all::<IsHdf5>().map(|(file, _)| evidence.tree.file(file).path.clone()).collect(),
     sniff,
+    judged: "the superblock against the file's size",
     ..Family::of(Format::Hdf5)
 };
 

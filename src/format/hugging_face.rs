@@ -28,6 +28,7 @@ pub(super) const FAMILY: Family = Family {
     check,
     describe,
     places: |evidence| if claims(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
+    judged: "configuration and weights; Python files and chat templates are reported as code",
     ..Family::of(Format::HuggingFace)
 };
 

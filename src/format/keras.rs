@@ -23,6 +23,7 @@ pub(super) const FAMILY: Family = Family {
     claims: |evidence| archive::of_kind(evidence, Kind::Keras).next().is_some(),
     places: |evidence| archive::paths(evidence, Kind::Keras),
     describe,
+    judged: "the archive; Lambda layers and classes from elsewhere are code that runs on load",
     ..Family::of(Format::Keras)
 };
 

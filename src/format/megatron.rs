@@ -21,6 +21,7 @@ pub(super) const FAMILY: Family = Family {
     probe: |tree, file| text::probe(tree, file, TRACKER),
     check,
     describe,
+    judged: "the grid of ranks is complete, the tracker names a folder that is there",
     ..Family::of(Format::Megatron)
 };
 

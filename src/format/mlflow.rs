@@ -30,6 +30,7 @@ pub(super) const FAMILY: Family = Family {
     probe: |tree, file| text::probe(tree, file, FILE).filter(|_| tree.at_home(FILE) == Some(file)),
     check,
     describe,
+    judged: "every file that a flavour names",
     ..Family::of(Format::MlflowModel)
 };
 

@@ -54,7 +54,13 @@ use std::ops::Range;
 
 pub use judge::Judge;
 
-use crate::contract::{Contents, Finding, Reason};
+use crate::contract::{Contents, Finding, Format, Reason};
+
+/// Every format with what is judged of it at depth `Headers`, as Markdown, the most special first: the first that a checkpoint
+/// is names it.
+pub fn formats() -> impl Iterator<Item = (Format, &'static str)> {
+    table::FORMATS.iter().map(|family| (family.format, family.judged))
+}
 
 /// A file of the checkpoint, as listed.
 #[derive(Clone, Debug, Eq, PartialEq)]

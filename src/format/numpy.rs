@@ -27,6 +27,7 @@ pub(super) const FAMILY: Family = Family {
     places: |evidence| evidence.all::<Arrays>().map(|(file, _)| evidence.tree.file(file).path.clone()).collect(),
     sniff: |_, size, start| start.starts_with(MAGIC).then(|| WindowProbe::boxed(ArrayFile, size, start)),
     describe,
+    judged: "header against size; arrays of objects are pickles",
     ..Family::of(Format::NumPy)
 };
 

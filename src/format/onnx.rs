@@ -51,6 +51,7 @@ pub(super) const FAMILY: Family = Family {
     sniff: |path, size, _| names::has_extension(path, "onnx").then(|| WindowProbe::boxed(ModelFile, size, &[])),
     check,
     describe,
+    judged: "the message to its exact end, tensors' sizes, external files and offsets",
     ..Family::of(Format::Onnx)
 };
 

@@ -36,6 +36,7 @@ pub(super) const FAMILY: Family = Family {
     },
     check,
     describe,
+    judged: "commit marks, unfinished folders, arrays beside their tree, OCDBT manifests",
     ..Family::of(Format::Orbax)
 };
 

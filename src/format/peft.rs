@@ -19,6 +19,7 @@ pub(super) const FAMILY: Family = Family {
     check,
     describe,
     places: |evidence| if claims(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
+    judged: "the adapter's configuration and weights; its base model is named",
     ..Family::of(Format::PeftAdapter)
 };
 

@@ -7,6 +7,7 @@ use crate::contract::{Format, Reason};
 pub(super) const AIR: Family = Family {
     claims: |evidence| is_air(evidence),
     places: |evidence| if is_air(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
+    judged: "its files by name, and the pickles in them",
     ..Family::of(Format::RayAir)
 };
 
@@ -15,6 +16,7 @@ pub(super) const RLLIB: Family = Family {
     claims: |evidence| is_rllib(evidence),
     places: |evidence| if is_rllib(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
     check,
+    judged: "its files by name, and the pickles in them",
     ..Family::of(Format::Rllib)
 };
 

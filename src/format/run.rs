@@ -24,6 +24,8 @@ const SHOWN: usize = 4;
 pub(super) const FAMILY: Family = Family {
     claims: |evidence| kind(evidence).is_some(),
     probe: |tree, file| document::probe(tree, file, SNAPSHOT, |evidence| &mut evidence.snapshot),
+    judged: "the folder of a run or an experiment: refused (`FormatNotAllowed`) with the name of its latest \
+        checkpoint",
     ..Family::of(Format::RunDirectory)
 };
 

@@ -28,6 +28,7 @@ pub(super) const FAMILY: Family = Family {
     probe,
     check,
     describe,
+    judged: "the graphs to their exact end, every file of variables; operations on files or Python are code",
     ..Family::of(Format::SavedModel)
 };
 

@@ -21,6 +21,7 @@ pub(super) const FAMILY: Family = Family {
     places: |evidence| if modules(evidence).is_some() { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
     probe: |tree, file| text::probe(tree, file, MODULES).filter(|_| tree.at_home(MODULES) == Some(file)),
     check,
+    judged: "every module's folder is there; module classes from elsewhere are code",
     ..Family::of(Format::SentenceTransformers)
 };
 

@@ -35,6 +35,8 @@ pub(super) const FAMILY: Family = Family {
         Some(Box::new(JsonProbe::new(&file.path, file.size, MAX_INDEX, LIMITS, IndexSink::default())) as Box<dyn Probe>)
     },
     check,
+    judged: "every shard of the index is there, every mapped tensor in its shard, none twice, no strays; each \
+        shard as `Safetensors`",
     ..Family::of(Format::ShardedSafetensors)
 };
 

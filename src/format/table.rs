@@ -13,11 +13,13 @@ use crate::contract::{Contents, Format};
 /// A probe of the file of this index.
 pub(super) type FileProbe = (usize, Box<dyn Probe>);
 
-/// What a format knows. All but the name can be left out (`..Family::of(Format::X)`).
+/// What a format knows. All but the name and what is judged can be left out (`..Family::of(Format::X)`).
 #[derive(Clone, Copy)]
 pub(super) struct Family {
     /// Its name.
     pub format: Format,
+    /// What is judged of it at depth `Headers`, for the README's table; none of a reader that names no format.
+    pub judged: &'static str,
     /// Whether the checkpoint is of this format (perhaps among others).
     pub claims: fn(&Evidence) -> bool,
     /// Where things of this format lie: files, or folders with a slash at the end; they become components.
@@ -39,6 +41,7 @@ impl Family {
     pub const fn of(format: Format) -> Self {
         Self {
             format,
+            judged: "",
             claims: |_| false,
             places: |_| Vec::new(),
             probe: |_, _| None,
@@ -109,5 +112,14 @@ mod tests {
         assert_eq!(formats.len(), FORMATS.len());
         assert_eq!(formats, Format::ALL);
         assert_eq!(FORMATS.last().map(|family| family.format), Some(Format::Generic));
+    }
+
+    #[test]
+    fn every_format_says_what_is_judged() {
+        for family in FORMATS {
+            let (name, judged) = (family.format.as_str(), family.judged);
+            assert!(!judged.is_empty(), "{name}: set `judged` beside its name");
+            assert!(!judged.contains(['|', '\n']), "{name}: {judged:?} does not fit into a cell of a table");
+        }
     }
 }

@@ -35,6 +35,8 @@ pub(super) const FAMILY: Family = Family {
     check,
     describe,
     places: |evidence| if claims(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
+    judged: "`trainer_state.json`, which is written last; weights, all ranks of sharded optimizers; the mark of \
+        an interrupted save",
     ..Family::of(Format::TrainerCheckpoint)
 };
 

@@ -62,6 +62,7 @@ pub(super) struct Found {
 pub(super) const SKOPS: Family = Family {
     claims: |evidence| of_kind(evidence, Kind::Skops).next().is_some(),
     places: |evidence| paths(evidence, Kind::Skops),
+    judged: "the archive; what it names is not imported by itself",
     ..Family::of(Format::Skops)
 };
 

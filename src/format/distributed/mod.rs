@@ -36,6 +36,8 @@ pub(super) const FAMILY: Family = Family {
     follow,
     check,
     describe,
+    judged: "`.metadata`, which is written last: every chunk placed, volumes add up, files end where their items \
+        do; every item's pickle",
     ..Family::of(Format::TorchDistributed)
 };
 
@@ -44,6 +46,7 @@ pub(super) const MEGATRON_FAMILY: Family = Family {
     claims: |evidence| !megatron(evidence).is_empty(),
     places: megatron,
     describe,
+    judged: "as `TorchDistributed`, with Megatron's mark beside it",
     ..Family::of(Format::MegatronDistributed)
 };
 

@@ -34,6 +34,7 @@ pub(super) const FAMILY: Family = Family {
     probe,
     check,
     describe,
+    judged: "all that the reference reader checks: header, types, shapes, offsets without gaps to the exact end",
     ..Family::of(Format::Safetensors)
 };
 

@@ -22,6 +22,8 @@ pub(super) const FAMILY: Family = Family {
     sniff: |path, size, start| legacy::sniff(path, size, start).or_else(|| archive::sniff(path, size, start)),
     follow: archive::follow,
     describe,
+    judged: "the zip's directory against `data.pkl`: every storage in its size, every tensor within its storage; \
+        files of torch before 1.6 too. `Content` recomputes checksums",
     ..Family::of(Format::Torch)
 };
 
@@ -30,6 +32,7 @@ pub(super) const LIGHTNING: Family = Family {
     claims: |evidence| files(evidence, is_lightning).next().is_some(),
     places: |evidence| files(evidence, is_lightning).map(|(path, _)| path).collect(),
     describe,
+    judged: "as `Torch`; epoch, step and version of Lightning",
     ..Family::of(Format::Lightning)
 };
 
@@ -37,6 +40,7 @@ pub(super) const LIGHTNING: Family = Family {
 pub(super) const SCRIPT: Family = Family {
     claims: |evidence| archive::of_kind(evidence, Kind::TorchScript).next().is_some(),
     places: |evidence| archive::paths(evidence, Kind::TorchScript),
+    judged: "the archive as `Torch`; TorchScript is code that runs when asked for",
     ..Family::of(Format::TorchScript)
 };
 
@@ -44,6 +48,7 @@ pub(super) const SCRIPT: Family = Family {
 pub(super) const EXPORT: Family = Family {
     claims: |evidence| archive::of_kind(evidence, Kind::TorchExport).next().is_some(),
     places: |evidence| archive::paths(evidence, Kind::TorchExport),
+    judged: "the archive as `Torch`, with the program's files",
     ..Family::of(Format::TorchExport)
 };
 

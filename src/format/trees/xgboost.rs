@@ -26,6 +26,7 @@ pub(in crate::format) const FAMILY: Family = Family {
     places: |evidence| evidence.all::<Model>().map(|(file, _)| evidence.tree.file(file).path.clone()).collect(),
     sniff,
     describe,
+    judged: "read to its exact end, JSON and UBJSON",
     ..Family::of(Format::XgBoost)
 };
 
