@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod dependencies;
+pub mod fixtures;
 pub mod go_tools;
 pub mod image;
 pub mod images;
