@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::contract::manifest::is_reserved;
 
-use super::super::{
+use super::{
     Entry, Listing, StorageError,
     paths::{self, ENTRY_LIMIT},
 };
@@ -16,11 +16,14 @@ use super::super::{
 /// A page of keys.
 #[derive(Debug, Deserialize)]
 #[serde(rename = "ListBucketResult", rename_all = "PascalCase")]
-pub(super) struct Page {
+pub struct Page {
+    /// The keys.
     #[serde(default)]
     pub contents: Vec<Object>,
+    /// Whether there are more pages.
     #[serde(default)]
     pub is_truncated: bool,
+    /// What to ask for the next one with.
     #[serde(default)]
     pub next_continuation_token: Option<String>,
 }
@@ -28,16 +31,20 @@ pub(super) struct Page {
 /// A key.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Object {
+pub struct Object {
+    /// The whole key.
     pub key: String,
+    /// Size in bytes.
     pub size: u64,
+    /// What tells versions apart, with its quotes.
     #[serde(rename = "ETag", default)]
     pub e_tag: String,
 }
 
 impl Page {
-    /// Parses the body of an answer.
-    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+    /// Parses the body of an answer; none when it is something else.
+    #[must_use]
+    pub fn parse(body: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(body).ok()?;
         if !text.contains("<ListBucketResult") {
             return None;
@@ -48,7 +55,7 @@ impl Page {
 
 /// Gathers the pages of a listing.
 #[derive(Debug)]
-pub(super) struct Gathering {
+pub struct Gathering {
     uri: String,
     /// With a slash at its end, or empty.
     prefix: String,
@@ -57,18 +64,24 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    pub(super) fn new(uri: String, path: &str) -> Self {
+    /// Of the keys below a path in the bucket; the URI is for messages.
+    #[must_use]
+    pub fn new(uri: String, path: &str) -> Self {
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
         Self { uri, prefix, entries: Vec::new(), markers: 0 }
     }
 
     /// What keys must begin with: whole segments, so that `step-1` does not bring `step-10`.
-    pub(super) fn prefix(&self) -> &str {
+    #[must_use]
+    pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
     /// Takes a page.
-    pub(super) fn add(&mut self, objects: Vec<Object>) -> Result<(), StorageError> {
+    ///
+    /// # Errors
+    /// When a key cannot be a file of a volume, or there are too many.
+    pub fn add(&mut self, objects: Vec<Object>) -> Result<(), StorageError> {
         for object in objects {
             // Servers that ignore the prefix exist; what lies beside it is not ours to judge.
             let Some(path) = object.key.strip_prefix(&self.prefix) else { continue };
@@ -97,7 +110,10 @@ impl Gathering {
     }
 
     /// The listing; none when there is nothing, not even a marker.
-    pub(super) fn finish(self) -> Result<Option<Listing>, StorageError> {
+    ///
+    /// # Errors
+    /// When there are only markers, or files that cannot be together in a volume.
+    pub fn finish(self) -> Result<Option<Listing>, StorageError> {
         let Self { mut entries, mut markers, uri, .. } = self;
         entries.sort_by(|left, right| left.path.cmp(&right.path));
         entries.dedup();

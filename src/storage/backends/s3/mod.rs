@@ -3,7 +3,6 @@
 mod client;
 mod credentials;
 mod errors;
-mod listing;
 
 pub use client::Timeouts;
 
@@ -29,9 +28,12 @@ use self::{
     client::Connector,
     credentials::SecretFiles,
     errors::{Asked, Place},
-    listing::{Gathering, Page},
 };
-use super::{Class, Entry, Listing, Mounts, Retry, Storage, StorageError, paths};
+use super::{
+    Class, Entry, Listing, Mounts, Retry, Storage, StorageError,
+    listing::{Gathering, Page},
+    paths,
+};
 
 /// Largest page of a listing: 1,000 keys of 1 KiB, escaped, fit.
 const PAGE_LIMIT: usize = 32 << 20;
