@@ -9,6 +9,8 @@ pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod dependencies;
+#[path = "../fuzz/src/suite/mod.rs"]
+pub mod fuzzing;
 pub mod go_tools;
 pub mod image;
 pub mod images;
