@@ -37,16 +37,24 @@ pub enum What {
 /// A neighbour: its path and its bytes.
 pub type Beside = (&'static str, &'static [u8]);
 
-/// What a judge may hold for a small file that is not compressed.
+/// What may be held for a small input that nothing unpacks.
 const PLAIN: usize = 64;
+/// What may be held for a small input that is unpacked: its content, as much again while that grows, and a dictionary.
+const UNPACKED: usize = 320;
 
 impl Subject {
     const fn of(target: &'static str, what: What) -> Self {
-        Self { target, what, fixtures: &[], dictionary: "", memory: PLAIN }
+        Self { target, what, fixtures: &[], dictionary: "", memory: UNPACKED }
     }
 
     const fn like(mut self, fixtures: &'static [&'static str]) -> Self {
         self.fixtures = fixtures;
+        self
+    }
+
+    /// Its name makes it a document or text, which is never unpacked.
+    const fn plain(mut self) -> Self {
+        self.memory = PLAIN;
         self
     }
 
@@ -65,7 +73,7 @@ const fn among(target: &'static str, path: &'static str, beside: &'static [Besid
 }
 
 const fn text(target: &'static str, check: fn(&str)) -> Subject {
-    Subject::of(target, What::Text(check))
+    Subject::of(target, What::Text(check)).plain()
 }
 
 /// A safetensors file with one tensor `a` of four bytes.
@@ -117,19 +125,25 @@ const MEGATRON: &[Beside] = &[("iter_0000001/mp_rank_00/model_optim_rng.pt", b"\
 
 /// All subjects.
 pub const SUBJECTS: &[Subject] = &[
-    file("safetensors", "model.safetensors").like(&["peft", "accelerate", "safetensors"]).words("json"),
-    among("safetensors_index", "model.safetensors.index.json", SHARDS).words("json"),
-    among("safetensors_shard", "model-00001-of-00002.safetensors", SHARDS).like(&["peft", "safetensors"]).words("json"),
-    among("json", "config.json", WEIGHTS).like(&["peft"]).words("json"),
-    among("metadata_json", ".metadata.json", WEIGHTS).words("json"),
-    among("tokenizer", "tokenizer_config.json", TRAINER).words("json"),
-    among("trainer_state", "trainer_state.json", TRAINER).words("json"),
-    among("adapter", "adapter_config.json", &[("adapter_model.safetensors", TENSOR)]).like(&["peft"]).words("json"),
-    among("diffusers", "model_index.json", DIFFUSERS).words("json"),
-    among("sentence_transformers", "modules.json", WEIGHTS).words("json"),
-    among("ray_train", "checkpoint_manager_snapshot.json", WEIGHTS).words("json"),
-    among("deepspeed", "latest", DEEPSPEED),
-    among("megatron", "latest_checkpointed_iteration.txt", MEGATRON),
+    file("safetensors", "model.safetensors").plain().like(&["peft", "accelerate", "safetensors"]).words("json"),
+    among("safetensors_index", "model.safetensors.index.json", SHARDS).plain().words("json"),
+    among("safetensors_shard", "model-00001-of-00002.safetensors", SHARDS)
+        .plain()
+        .like(&["peft", "safetensors"])
+        .words("json"),
+    among("json", "config.json", WEIGHTS).plain().like(&["peft"]).words("json"),
+    among("metadata_json", ".metadata.json", WEIGHTS).plain().words("json"),
+    among("tokenizer", "tokenizer_config.json", TRAINER).plain().words("json"),
+    among("trainer_state", "trainer_state.json", TRAINER).plain().words("json"),
+    among("adapter", "adapter_config.json", &[("adapter_model.safetensors", TENSOR)])
+        .plain()
+        .like(&["peft"])
+        .words("json"),
+    among("diffusers", "model_index.json", DIFFUSERS).plain().words("json"),
+    among("sentence_transformers", "modules.json", WEIGHTS).plain().words("json"),
+    among("ray_train", "checkpoint_manager_snapshot.json", WEIGHTS).plain().words("json"),
+    among("deepspeed", "latest", DEEPSPEED).plain(),
+    among("megatron", "latest_checkpointed_iteration.txt", MEGATRON).plain(),
     file("pickle", "state").like(&["sklearn", "accelerate"]).words("pickle"),
     file("pickle_by_name", "model.pkl").like(&["sklearn", "accelerate"]).words("pickle"),
     file("torch", "model.pt").like(&["torch"]).words("zip"),
@@ -150,9 +164,9 @@ pub const SUBJECTS: &[Subject] = &[
     file("joblib_xz", "model.joblib.xz").like(&["joblib/xz"]),
     file("joblib_zstd", "model.joblib.zst"),
     file("joblib_lz4", "model.joblib.lz4").like(&["joblib/lz4"]),
-    file("gguf", "model.gguf").like(&["gguf", "gguf-quantised", "gguf-split"]).words("gguf"),
-    among("onnx", "model.onnx", &[("w.bin", b"0123456789abcdef")]).like(&["onnx"]),
-    among("saved_model", "saved_model.pb", VARIABLES).like(&["tensorflow"]),
+    file("gguf", "model.gguf").plain().like(&["gguf", "gguf-quantised", "gguf-split"]).words("gguf"),
+    among("onnx", "model.onnx", &[("w.bin", b"0123456789abcdef")]).plain().like(&["onnx"]),
+    among("saved_model", "saved_model.pb", VARIABLES).plain().like(&["tensorflow"]),
     among("tensorflow_index", "model.ckpt-1.index", TENSORFLOW).like(&["tensorflow"]),
     among("tensorflow_state", "checkpoint", TENSORFLOW),
     file("tflite", "model.tflite").like(&["tflite", "tensorflow"]),
@@ -162,12 +176,12 @@ pub const SUBJECTS: &[Subject] = &[
     file("tar", "model.tar").like(&["nemo"]),
     file("torch_tar", "model.pth").like(&["nemo"]),
     among("orbax_manifest", "manifest.ocdbt", ORBAX),
-    among("orbax_tree", "_METADATA", ORBAX).words("json"),
-    among("orbax_state", "_CHECKPOINT_METADATA", ORBAX).words("json"),
-    file("xgboost", "model.json").like(&["xgboost/json"]).words("json"),
+    among("orbax_tree", "_METADATA", ORBAX).plain().words("json"),
+    among("orbax_state", "_CHECKPOINT_METADATA", ORBAX).plain().words("json"),
+    file("xgboost", "model.json").plain().like(&["xgboost/json"]).words("json"),
     file("xgboost_ubjson", "model.ubj").like(&["xgboost/ubjson"]),
     file("lightgbm", "model.txt").like(&["lightgbm"]),
-    among("mlflow", "MLmodel", MLFLOW).like(&["mlflow"]).words("yaml"),
+    among("mlflow", "MLmodel", MLFLOW).plain().like(&["mlflow"]).words("yaml"),
     Subject::of("folder", What::Folder).words("zip"),
     text("report", texts::report).words("json"),
     text("listing", texts::listing).words("xml"),
