@@ -162,6 +162,8 @@ formats! {
     HuggingFace,
     /// A TensorFlow SavedModel.
     SavedModel,
+    /// A TensorFlow checkpoint: an index and data files.
+    TensorFlowCheckpoint,
     /// A checkpoint of RLlib.
     Rllib,
     /// A checkpoint of Ray AIR (Ray 2.0 to 2.6).
@@ -182,6 +184,8 @@ formats! {
     Gguf,
     /// An ONNX model, perhaps with external data.
     Onnx,
+    /// A TensorFlow Lite model.
+    TfLite,
     /// A Keras 3 model (`.keras`).
     Keras,
     /// HDF5 files, such as weights of Keras.

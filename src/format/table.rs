@@ -6,7 +6,7 @@ use super::{
     findings::Notes,
     generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, numpy, onnx, orbax, peft, pickle,
     probe::{Probe, Sniff},
-    ray, run, safetensors, saved_model, sentence_transformers, sharded, torch, trainer, trees,
+    ray, run, safetensors, saved_model, sentence_transformers, sharded, tensorflow, tflite, torch, trainer, trees,
 };
 use crate::contract::{Contents, Format};
 
@@ -70,6 +70,7 @@ pub(super) const FORMATS: &[Family] = &[
     ray::AIR,
     hugging_face::FAMILY,
     saved_model::FAMILY,
+    tensorflow::FAMILY,
     sharded::FAMILY,
     safetensors::FAMILY,
     torch::LIGHTNING,
@@ -78,6 +79,7 @@ pub(super) const FORMATS: &[Family] = &[
     torch::FAMILY,
     gguf::FAMILY,
     onnx::FAMILY,
+    tflite::FAMILY,
     keras::FAMILY,
     hdf5::FAMILY,
     trees::XGBOOST,
