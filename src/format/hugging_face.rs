@@ -48,7 +48,12 @@ fn is_index(name: &str) -> bool {
 
 /// Whether there are weights of any framework, or an index that names them.
 pub(super) fn has_weights(evidence: &Evidence) -> bool {
-    evidence.tree.iter().any(|(_, file)| names::is_weights(&file.path) || is_index(names::base(&file.path)))
+    // A distributed optimizer has the same kind of files as distributed weights, in a folder of its own.
+    let optimizer = |path: &str| path.split('/').any(|part| part.starts_with("optimizer"));
+    evidence
+        .tree
+        .iter()
+        .any(|(_, file)| (names::is_weights(&file.path) && !optimizer(&file.path)) || is_index(names::base(&file.path)))
 }
 
 fn check(evidence: &mut Evidence, notes: &mut Notes) {
@@ -78,9 +83,22 @@ fn architecture(config: &Document) -> Option<String> {
 fn describe(evidence: &Evidence, contents: &mut Contents) {
     let config = &evidence.config;
     contents.architecture = contents.architecture.take().or_else(|| architecture(config));
-    let method = config.get("quantization_config").and_then(|quantization| quantization.get("quant_method"));
-    contents.quantization = contents.quantization.take().or_else(|| method.and_then(Value::as_str).map(fact));
+    contents.quantization = contents.quantization.take().or_else(|| quantization(config));
     let versions = [("transformers", "transformers_version"), ("diffusers", "_diffusers_version")];
     let framework = versions.iter().find_map(|(library, member)| Some(format!("{library} {}", config.text(member)?)));
     contents.framework = contents.framework.take().or(framework);
+    for (library, member) in versions {
+        if let Some(version) = config.text(member) {
+            contents.versions.entry(library.to_owned()).or_insert(version);
+        }
+    }
+}
+
+/// The method by its name; before it was written there, only bitsandbytes was told by what it loads.
+fn quantization(config: &Document) -> Option<String> {
+    let settings = ["quantization_config", "compression_config"].iter().find_map(|member| config.get(member))?;
+    let set = |member: &str| settings.get(member).and_then(Value::as_bool) == Some(true);
+    let method = settings.get("quant_method").and_then(Value::as_str).map(fact);
+    let old = || (set("load_in_4bit") || set("load_in_8bit")).then(|| "bitsandbytes".to_owned());
+    method.or_else(old)
 }
