@@ -57,6 +57,14 @@ fn missing_and_damaged_files_are_named() {
 }
 
 #[test]
+fn ranks_that_saved_alone_have_a_metadata_file_each() {
+    let alone = Folder::new([("__0.metadata", METADATA.to_vec()), ("__0_0.distcp", DATA.to_vec())]);
+    assert_good(&judge(&alone));
+    let verdict = judge(&alone.with("__1_0.distcp", DATA));
+    assert_bad(&verdict, Reason::Incomplete, "__1.metadata", "writes it last");
+}
+
+#[test]
 fn leftovers_of_a_larger_world_are_named() {
     let verdict = judge(&good().with("__1_0.distcp", DATA));
     assert_good(&verdict);
