@@ -1,5 +1,7 @@
 //! A Hugging Face model folder: `config.json` and weights. Pure, no I/O.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{
@@ -27,7 +29,7 @@ pub(super) const FAMILY: Family = Family {
     probe: |tree, file| document::probe(tree, file, CONFIG, |evidence| &mut evidence.config),
     check,
     describe,
-    places: |evidence| if claims(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
+    places,
     ..Family::of(Format::HuggingFace)
 };
 
@@ -36,6 +38,24 @@ fn claims(evidence: &Evidence) -> bool {
         && (MODEL_MEMBERS.iter().any(|member| evidence.config.get(member).is_some())
             || COMPANIONS.iter().any(|name| evidence.tree.at_home(name).is_some())
             || evidence.tree.home_names().any(|name| is_saved_weights(name) || is_index(name)))
+}
+
+/// The folder itself, and folders below it that have both as well, such as the encoder of a pipeline or the model of an MLflow folder.
+fn places(evidence: &Evidence) -> Vec<String> {
+    let home = evidence.tree.home();
+    let mut weights = BTreeSet::new();
+    let mut configured = BTreeSet::new();
+    for (_, file) in evidence.tree.iter() {
+        let (folder, name) = (names::folder(&file.path), names::base(&file.path));
+        if name == CONFIG {
+            configured.insert(folder);
+        } else if is_saved_weights(name) || is_index(name) {
+            weights.insert(folder);
+        }
+    }
+    let own = claims(evidence).then_some(home);
+    let below = configured.intersection(&weights).copied().filter(|folder| *folder != home);
+    own.into_iter().chain(below).map(str::to_owned).collect()
 }
 
 fn is_saved_weights(name: &str) -> bool {

@@ -116,6 +116,7 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             evidence.note_code(CodeFact { on_load: true, file, what });
         }
     }
+    transformers_weights(evidence, &model, notes);
     let home = evidence.tree.home();
     for (name, flavour) in named(&model) {
         let wanted = name.trim_start_matches("./").trim_end_matches('/');
@@ -134,6 +135,22 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             );
             notes.fatal(Reason::Incomplete, Some(&full), message);
         }
+    }
+}
+
+/// A model that the transformers flavour saved has weights in its folder.
+fn transformers_weights(evidence: &Evidence, model: &Value, notes: &mut Notes) {
+    let Some(name) = model.pointer("/flavors/transformers/model_binary").and_then(Value::as_str) else { return };
+    let folder = format!("{}{}/", evidence.tree.home(), name.trim_start_matches("./").trim_end_matches('/'));
+    let mut inside = evidence.tree.iter().filter_map(|(_, file)| file.path.strip_prefix(folder.as_str())).peekable();
+    if inside.peek().is_some()
+        && !inside.any(|name| names::is_weights(name) || names::index(names::base(name)).is_some())
+    {
+        let message = format!(
+            "{} has no weights: the flavour transformers names it as its model; upload them",
+            names::shown(&folder)
+        );
+        notes.fatal(Reason::Incomplete, Some(&folder), message);
     }
 }
 
@@ -174,7 +191,7 @@ fn versions(model: &Value, contents: &mut Contents) {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        tests::{Folder, assert_bad, assert_good, torch_file},
+        tests::{Folder, assert_bad, assert_good, tensors, torch_file},
         zip::tests::archive,
     };
     use super::*;
@@ -259,6 +276,26 @@ signature:
         let damaged = Folder::new([("MLmodel", b"flavors: {lightgbm: {data: model.lgb}}".to_vec())]);
         let damaged = damaged.with("model.lgb", lightgbm.replace("end of", "end"));
         assert_bad(&damaged.judge(), Reason::Corrupt, "model.lgb", "is damaged");
+    }
+
+    #[test]
+    fn transformers_have_weights_and_components() {
+        let model =
+            "flavors: {transformers: {model_binary: model, components: [tokenizer], transformers_version: 5.24.0}}";
+        let folder = Folder::new([
+            ("MLmodel", model.into()),
+            ("model/config.json", br#"{"model_type": "bert"}"#.to_vec()),
+            ("model/model.safetensors", tensors(&[("a", 1)])),
+            ("components/tokenizer/tokenizer.json", b"{}".to_vec()),
+        ]);
+        let verdict = folder.judge();
+        assert_good(&verdict);
+        let part = &verdict.contents.components[0];
+        assert_eq!((part.path.as_str(), part.format), ("model/", Format::HuggingFace));
+        let verdict = folder.clone().without("model/model.safetensors").judge();
+        assert_bad(&verdict, Reason::Incomplete, "model/", "has no weights");
+        let verdict = folder.without("components/tokenizer/tokenizer.json").judge();
+        assert_bad(&verdict, Reason::Incomplete, "components/tokenizer", "names it for its flavour transformers");
     }
 
     #[test]

@@ -13,12 +13,14 @@ use std::{
 };
 
 use super::{
+    accelerate,
     counts::Counts,
     evidence::{Evidence, Ledger, PickleFact, Tree},
     findings::{Notes, UPLOAD_AGAIN},
     names,
     probe::Probe,
     table::{Family, FileProbe},
+    trainer,
     window::WindowProbe,
 };
 use crate::contract::{Contents, Format, PickleTier, Reason};
@@ -34,7 +36,7 @@ const SHOWN: usize = 8;
 
 /// Checkpoints of torch.distributed.
 pub(super) const FAMILY: Family = Family {
-    claims: |evidence| !places(evidence).is_empty() || parts::claims(evidence),
+    claims: |evidence| is_whole(evidence) || parts::claims(evidence),
     places: |evidence| [places(evidence), parts::places(evidence)].concat(),
     probe,
     follow,
@@ -50,6 +52,14 @@ pub(super) const MEGATRON_FAMILY: Family = Family {
     describe,
     ..Family::of(Format::MegatronDistributed)
 };
+
+/// Whether the checkpoint is one, and not the folder of a training that keeps its weights in one (FSDP).
+fn is_whole(evidence: &Evidence) -> bool {
+    let training = [trainer::FAMILY, accelerate::FAMILY];
+    let places = places(evidence);
+    let at_home = places.iter().any(|folder| folder == evidence.tree.home());
+    at_home || (!places.is_empty() && !training.iter().any(|family| (family.claims)(evidence)))
+}
 
 /// Folders with `.distcp` files.
 fn places(evidence: &Evidence) -> Vec<String> {

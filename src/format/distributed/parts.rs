@@ -175,15 +175,14 @@ fn problems(evidence: &Evidence, folder: &str, files: &[(usize, RankShard)]) -> 
     }
     let tensors = tensors(evidence, of_save().map(|(file, _)| *file));
     let split = tensors.values().any(|parts| parts.len() > 1);
-    let ranks: BTreeSet<u32> = of_save().map(|(_, shard)| shard.rank).collect();
-    let last = ranks.last().copied().unwrap_or(0);
-    // A rank whose tensors others hold writes nothing; where tensors are split, every rank has its part.
-    for rank in (1..last).filter(|rank| split && !ranks.contains(rank)).take(SHOWN) {
-        let path = format!("{folder}{}", RankShard { rank, number: 1, total }.name());
-        let text = format!(
-            "{} is missing: there are files of rank {last}, and none of rank {rank}; upload it",
-            names::shown(&path)
-        );
+    let present: BTreeSet<(u32, u32)> = of_save().map(|(_, shard)| (shard.rank, shard.number)).collect();
+    let last = present.last().map_or(0, |(rank, _)| *rank);
+    // A rank whose tensors others hold writes nothing; where tensors are split, every rank has its part of each file. How many ranks
+    // there were is written nowhere, so the loss of all files of the last ones cannot be seen.
+    let wanted = (1..=last).flat_map(|rank| numbers.iter().map(move |number| (rank, *number)));
+    for (rank, number) in wanted.filter(|key| split && !present.contains(key)).take(SHOWN) {
+        let path = format!("{folder}{}", RankShard { rank, number, total }.name());
+        let text = format!("{} is missing: other ranks wrote their parts of this file; upload it", names::shown(&path));
         found.push((Reason::Incomplete, path, text));
     }
     for (name, parts) in tensors.iter().take(if found.is_empty() { usize::MAX } else { 0 }) {
@@ -303,7 +302,9 @@ mod tests {
             .with(&name(1, 1), part(&[("a", [0, 0], [2, 3]), ("whole", [0, 0], [1, 1])]))
             .with(&name(2, 1), part(&[("a", [2, 0], [2, 3])]))
             .with(&name(3, 1), part(&[("a", [4, 0], [1, 3])]))
-            .with(&name(1, 2), part(&[("b", [0, 0], [2, 2])]))
+            .with(&name(1, 2), part(&[("b", [0, 0], [1, 2])]))
+            .with(&name(2, 2), part(&[("b", [1, 0], [1, 2])]))
+            .with(&name(3, 2), part(&[("b", [2, 0], [1, 2])]))
     }
 
     #[test]
@@ -313,17 +314,20 @@ mod tests {
         assert!(verdict.findings.is_empty(), "{:?}", verdict.findings);
         let contents = verdict.contents;
         assert_eq!(contents.format, Some(Format::TorchDistributed));
-        assert_eq!((contents.tensors, contents.parameters), (Some(3), Some(20)));
-        assert_eq!(contents.dtypes, [("U8".to_owned(), 20)].into());
+        assert_eq!((contents.tensors, contents.parameters), (Some(3), Some(22)));
+        assert_eq!(contents.dtypes, [("U8".to_owned(), 22)].into());
     }
 
     #[test]
     fn what_is_missing_is_named() {
-        let missing = good().without(&name(2, 1)).judge();
-        assert_bad(&missing, Reason::Incomplete, &name(2, 1), "none of rank 2");
-        assert_bad(&good().without(&name(1, 2)).judge(), Reason::Incomplete, &name(1, 2), "every other rank");
-        let first = good().without(&name(1, 1)).judge();
-        assert_bad(&first, Reason::Incomplete, "sharded/", "\"a\" in sharded/ has 15 elements, its parts have 9");
+        for lost in [name(1, 1), name(2, 1), name(3, 2)] {
+            let verdict = good().without(&lost).judge();
+            assert_bad(&verdict, Reason::Incomplete, &lost, "other ranks wrote their parts");
+        }
+        let second = (1..=3).fold(good(), |folder, rank| folder.without(&name(rank, 2)));
+        assert_bad(&second.judge(), Reason::Incomplete, &name(1, 2), "every other rank");
+        let part_lost = good().with(&name(1, 1), part(&[("whole", [0, 0], [1, 1])])).judge();
+        assert_bad(&part_lost, Reason::Incomplete, "sharded/", "\"a\" in sharded/ has 15 elements, its parts have 9");
         let other = good().with(&name(2, 1), part(&[("a", [1, 0], [2, 3])]));
         let verdict = other.with(&name(3, 1), part(&[("a", [3, 0], [2, 3])])).judge();
         assert_bad(&verdict, Reason::Corrupt, "sharded/", "different saves");
@@ -338,16 +342,16 @@ mod tests {
     fn put_together_it_is_an_ordinary_model() {
         let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
         let folder = good()
-            .with("model.safetensors.index.json", index(19, &[("a", shards[0]), ("b", shards[1])]))
+            .with("model.safetensors.index.json", index(21, &[("a", shards[0]), ("b", shards[1])]))
             .with(shards[0], tensors(&[("a", 15)]))
-            .with(shards[1], tensors(&[("b", 4)]));
+            .with(shards[1], tensors(&[("b", 6)]));
         let verdict = folder.judge();
         assert_good(&verdict);
         let contents = &verdict.contents;
-        assert_eq!((contents.format, contents.parameters), (Some(Format::ShardedSafetensors), Some(19)));
+        assert_eq!((contents.format, contents.parameters), (Some(Format::ShardedSafetensors), Some(21)));
         assert!(contents.components.iter().any(|part| part.path == "sharded/"), "{:?}", contents.components);
         let verdict = folder.without(&name(2, 1)).judge();
         assert_good(&verdict);
-        assert!(verdict.findings[0].message.contains("none of rank 2"), "{:?}", verdict.findings);
+        assert!(verdict.findings[0].message.contains("other ranks wrote"), "{:?}", verdict.findings);
     }
 }

@@ -1,6 +1,6 @@
 //! A checkpoint that torch wrote, and what it looks like when something is missing.
 
-use super::super::tests::{Folder, assert_bad, assert_good};
+use super::super::tests::{Folder, assert_bad, assert_good, torch_file};
 use crate::{
     contract::{Format, Reason, Validation},
     format::Verdict,
@@ -30,6 +30,10 @@ fn what_torch_wrote_is_complete_and_safe() {
     assert_eq!(judge(&megatron).contents.format, Some(Format::MegatronDistributed));
     let below = Folder(good().0.into_iter().map(|(path, bytes)| (format!("optimizer_0/{path}"), bytes)).collect());
     assert_good(&judge(&below));
+    let training = below.with("random_states_0.pkl", torch_file()).with("pytorch_model_fsdp_0/__0_0.distcp", DATA);
+    let verdict = judge(&training.with("pytorch_model_fsdp_0/.metadata", METADATA));
+    assert_good(&verdict);
+    assert_eq!(verdict.contents.format, Some(Format::Accelerate));
 }
 
 #[test]

@@ -190,17 +190,20 @@ impl Files {
             let own = usize::try_from(length).ok().and_then(|length| path.get(..length));
             let own = own.ok_or_else(|| Stop::bad("the name of a file in it is shorter than its folder's"))?;
             let (full, folder) = (format!("{base}{path}"), format!("{base}{own}"));
-            if full.starts_with('/') || full.split('/').any(|part| matches!(part, "" | "." | "..")) {
-                return Err(Stop::Bad(format!("it names the file {full:?}, which is no safe path")));
-            }
             files.push((full, folder));
         }
         Ok(Self(files))
     }
 
+    /// A file that something lies in. An empty tree has its place in a file without a name, so only what is asked for is checked.
     fn get(&self, id: u64) -> Parsed<(String, String)> {
-        let file = usize::try_from(id).ok().and_then(|id| self.0.get(id));
-        file.cloned().ok_or_else(|| Stop::Bad(format!("it names its file number {id}, and has {}", self.0.len())))
+        let file = usize::try_from(id).ok().and_then(|id| self.0.get(id)).cloned();
+        let (path, folder) =
+            file.ok_or_else(|| Stop::Bad(format!("it names its file number {id}, and has {}", self.0.len())))?;
+        if path.starts_with('/') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(Stop::Bad(format!("it names the file {path:?}, which is no safe path")));
+        }
+        Ok((path, folder))
     }
 }
 

@@ -156,6 +156,27 @@ fn commits_are_asked_for() {
 }
 
 #[test]
+fn earlier_versions_may_be_empty() {
+    // TensorStore writes an empty tree first: its place is in a file without a name, at the end of all numbers.
+    let (_, data) = database();
+    let root = interior("params.", data.len() - 1, 1).len();
+    let nowhere = [[0xFF; 9].to_vec(), vec![1]].concat();
+    let mut body = vec![7; 16];
+    body.extend([0, 100, 100, 4, 0]);
+    body.extend([2, 0, 0, byte(DATA.len()), 0, 0]);
+    body.extend(DATA.as_bytes());
+    body.extend([2, 1, 2, 0, 1, 0, 1]);
+    body.extend([nowhere.clone(), varint(data.len() - root), nowhere, varint(root)].concat());
+    body.extend([0, 3, 0, 0, 0, 0]);
+    body.extend([0; 17]);
+    assert_good(&judge(&good().with(MANIFEST, wrapped(node::MANIFEST, &body))));
+    let place = &body.iter().position(|byte| *byte == b'd').unwrap();
+    body[*place] = b'/';
+    let verdict = judge(&good().with(MANIFEST, wrapped(node::MANIFEST, &body)));
+    assert_bad(&verdict, Reason::Corrupt, MANIFEST, "no safe path");
+}
+
+#[test]
 fn items_are_there() {
     let items = r#"{"item_handlers": {"state": "a", "meta": "b"}}"#;
     let folder = Folder(good().0.into_iter().map(|(path, bytes)| (format!("state/{path}"), bytes)).collect());
