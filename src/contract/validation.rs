@@ -190,10 +190,14 @@ formats! {
     Keras,
     /// HDF5 files, such as weights of Keras.
     Hdf5,
+    /// Arrays that Flax wrote as MessagePack.
+    Flax,
     /// An XGBoost model.
     XgBoost,
     /// A LightGBM model.
     LightGbm,
+    /// A CatBoost model (`.cbm`, or its JSON).
+    CatBoost,
     /// A skops file of scikit-learn.
     Skops,
     /// A joblib file, usually of scikit-learn.
