@@ -78,7 +78,10 @@ impl Damage {
                 let new = unhex(hex);
                 bytes.splice(*at..*at + new.len(), new);
             }
-            Self::Remove(_) => drop(changed.remove(path)),
+            Self::Remove(whole) => {
+                assert!(whole, "a removal that is none");
+                changed.remove(path);
+            }
             Self::Swap(other) => {
                 let theirs = files[other].clone();
                 let ours = std::mem::replace(bytes, theirs);

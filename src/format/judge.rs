@@ -14,6 +14,8 @@ use crate::contract::{Depth, Reason, Validation, filter::Selector};
 
 /// How many files are read at once: with [`super::MAX_READ`] this bounds the bytes under way.
 const IN_FLIGHT: usize = 64;
+/// How often what was read may ask for more: databases are trees of few levels.
+const ROUNDS: u32 = 32;
 /// When probes hold more bytes than this in all, others wait until they are done.
 const HELD: u64 = 32 << 20;
 
@@ -29,6 +31,7 @@ pub struct Judge {
     /// Probes that go on when others are done.
     parked: Vec<(usize, Box<dyn Probe>)>,
     next_id: usize,
+    rounds: u32,
 }
 
 /// A file that is being read.
@@ -76,6 +79,7 @@ impl Judge {
             pending: BTreeMap::new(),
             parked: Vec::new(),
             next_id: 0,
+            rounds: 0,
         }
     }
 
@@ -106,7 +110,7 @@ impl Judge {
             match &self.stage {
                 Stage::Idle => return Step::Read(reads),
                 Stage::Reading(_) => self.stage = self.follow(),
-                Stage::Following(_) => self.stage = self.compare(),
+                Stage::Following(_) => self.stage = self.deepen(),
                 Stage::Naming(_) => self.stage = Stage::Done(Box::new(self.conclude())),
                 Stage::Done(verdict) => return Step::Done(verdict.clone()),
             }
@@ -200,6 +204,15 @@ impl Judge {
         let none = self.ledger.is_overdrawn() || self.evidence.inline || self.evidence.depth == Depth::Listing;
         let families = table::all().filter(|_| !none);
         Stage::Following(families.flat_map(|family| (family.follow)(&self.evidence)).collect())
+    }
+
+    /// What was read then asks for in its turn; when that is nothing, the files are checked.
+    fn deepen(&mut self) -> Stage {
+        self.rounds += 1;
+        let none = self.ledger.is_overdrawn() || self.evidence.inline || self.evidence.depth == Depth::Listing;
+        let families = table::all().filter(|_| !none && self.rounds <= ROUNDS);
+        let probes: Vec<_> = families.flat_map(|family| (family.deepen)(&self.evidence)).collect();
+        if probes.is_empty() { self.compare() } else { Stage::Following(probes) }
     }
 
     /// Checks the files together.

@@ -4,9 +4,9 @@ use super::{
     accelerate, archive, code, deepspeed, dict, diffusers, distributed,
     evidence::{Evidence, Tree},
     findings::Notes,
-    generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, numpy, onnx, orbax, peft, pickle,
+    flax, generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, numpy, onnx, orbax, peft, pickle,
     probe::{Probe, Sniff},
-    ray, run, safetensors, saved_model, sentence_transformers, sharded, torch, trainer, trees,
+    ray, run, safetensors, saved_model, sentence_transformers, sharded, tensorflow, tflite, torch, trainer, trees,
 };
 use crate::contract::{Contents, Format};
 
@@ -30,6 +30,8 @@ pub(super) struct Family {
     pub sniff: Sniff,
     /// What is to be read after all files were looked at, because they ask for it.
     pub follow: fn(&Evidence) -> Vec<FileProbe>,
+    /// What is to be read of what [`Self::follow`] and this found, again and again until there is nothing.
+    pub deepen: fn(&Evidence) -> Vec<FileProbe>,
     /// What must be true of the files together; called for every checkpoint. It may note code and pickles.
     pub check: fn(&mut Evidence, &mut Notes),
     /// Facts that it knows; the first format that sets a fact wins.
@@ -47,6 +49,7 @@ impl Family {
             probe: |_, _| None,
             sniff: |_, _, _| None,
             follow: |_| Vec::new(),
+            deepen: |_| Vec::new(),
             check: |_, _| {},
             describe: |_, _| {},
         }
@@ -73,6 +76,7 @@ pub(super) const FORMATS: &[Family] = &[
     ray::AIR,
     hugging_face::FAMILY,
     saved_model::FAMILY,
+    tensorflow::FAMILY,
     sharded::FAMILY,
     safetensors::FAMILY,
     torch::LIGHTNING,
@@ -81,10 +85,13 @@ pub(super) const FORMATS: &[Family] = &[
     torch::FAMILY,
     gguf::FAMILY,
     onnx::FAMILY,
+    tflite::FAMILY,
     keras::FAMILY,
     hdf5::FAMILY,
+    flax::FAMILY,
     trees::XGBOOST,
     trees::LIGHTGBM,
+    trees::CATBOOST,
     archive::SKOPS,
     numpy::FAMILY,
     pickle::JOBLIB,

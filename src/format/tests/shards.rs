@@ -61,6 +61,13 @@ fn warnings_do_not_fail() {
 }
 
 #[test]
+fn shards_without_an_index_beside_a_whole_file_are_ignored() {
+    let verdict = good().without(INDEX).without(&name(2)).with("model.safetensors", tensors(&[("all", 1)])).judge();
+    assert_good(&verdict);
+    assert!(verdict.findings[0].message.contains("loaders take model.safetensors"), "{:?}", verdict.findings);
+}
+
+#[test]
 fn a_shard_of_another_save_is_left_over() {
     let stray = "model-00001-of-00002.safetensors";
     assert_bad(
