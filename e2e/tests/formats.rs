@@ -55,6 +55,17 @@ const FIXTURES: &[Fixture] = &[
     // The writer pads the last tensor; readers do not need the padding.
     lenient("gguf", Format::Gguf, PickleTier::None),
     fixture("hdf5", Format::Hdf5, PickleTier::None),
+    fixture("hdf5-latest", Format::Hdf5, PickleTier::None),
+    fixture("keras/sharded", Format::Hdf5, PickleTier::None),
+    fixture("keras/plain", Format::Keras, PickleTier::None),
+    fixture("keras/weights", Format::Hdf5, PickleTier::None),
+    fixture("keras/legacy", Format::Hdf5, PickleTier::None),
+    // A text without its last lines, and a graph without its last parts, are whole to their readers.
+    lenient("tensorflow/checkpoint", Format::TensorFlowCheckpoint, PickleTier::None),
+    lenient("tensorflow/checkpoint_v1", Format::TensorFlowCheckpoint, PickleTier::None),
+    lenient("tensorflow/saved_model", Format::SavedModel, PickleTier::None),
+    lenient("tensorflow/saved_model_assets", Format::SavedModel, PickleTier::None),
+    fixture("tflite", Format::TfLite, PickleTier::None),
     fixture("onnx/inside", Format::Onnx, PickleTier::None),
     fixture("onnx/external", Format::Onnx, PickleTier::None),
     fixture("joblib/plain", Format::Joblib, PickleTier::Code),
@@ -76,14 +87,22 @@ const FIXTURES: &[Fixture] = &[
 
 fn read(folder: &str) -> Files {
     let root = paths::workspace().join("e2e/fixtures").join(folder);
-    let files: Files = fs::read_dir(&root)
-        .unwrap_or_else(|error| panic!("{}: {error}", root.display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_file())
-        .map(|path| (name(&path), fs::read(&path).unwrap()))
-        .collect();
+    let mut files = Files::new();
+    add_files(&root, "", &mut files);
     assert!(!files.is_empty(), "{folder} is empty");
     files
+}
+
+fn add_files(folder: &Path, prefix: &str, files: &mut Files) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.unwrap().path();
+        let below = format!("{prefix}{}", name(&path));
+        if path.is_dir() {
+            add_files(&path, &format!("{below}/"), files);
+        } else {
+            files.insert(below, fs::read(&path).unwrap());
+        }
+    }
 }
 
 fn name(path: &Path) -> String {
@@ -134,6 +153,41 @@ fn what_libraries_wrote_is_what_it_is() {
         if !verdict.is_good() {
             assert_eq!(verdict.reason, Reason::UnsafePickle, "{}", fixture.folder);
         }
+    }
+}
+
+/// What runs when a model is loaded or used is refused unless it is asked for, and nothing else is the matter with it.
+#[test]
+fn code_that_runs_on_load_is_refused() {
+    for (folder, words) in [
+        ("keras/lambda", "a Lambda layer"),
+        ("keras/legacy_lambda", "a Lambda layer"),
+        ("keras/custom", "the registered custom class mine>Scale"),
+        ("tensorflow/saved_model_reads_file", "ReadFile, WriteFile"),
+    ] {
+        let files = read(folder);
+        assert!(judge(&files, &bytes_alone(Depth::Content)).is_good(), "{folder}");
+        let verdict = judge(&files, &Validation::default());
+        assert_eq!(verdict.reason, Reason::UnsafeCode, "{folder}: {}", verdict.message);
+        assert!(verdict.message.contains(words), "{folder}: {}", verdict.message);
+    }
+}
+
+/// Every byte of a tensor counts at depth `Content`, and what the index says is what the files hold.
+#[test]
+fn facts_of_tensorflow_and_keras_are_those_of_the_libraries() {
+    for (folder, tensors, parameters, step, framework) in [
+        ("tensorflow/checkpoint", 1, 12, None, "tensorflow"),
+        ("tensorflow/checkpoint_v1", 2, 16, None, "tensorflow 2.21.0"),
+        ("tensorflow/saved_model", 1, 12, Some(7), "tensorflow 2.21.0"),
+        ("keras/plain", 4, 26, None, "keras 3.15.1"),
+        ("keras/weights", 4, 26, None, ""),
+        ("keras/legacy", 4, 26, None, "keras 3.15.1"),
+    ] {
+        let contents = judge(&read(folder), &bytes_alone(Depth::Headers)).contents;
+        assert_eq!((contents.tensors, contents.parameters), (Some(tensors), Some(parameters)), "{folder}");
+        assert_eq!(contents.step, step, "{folder}");
+        assert_eq!(contents.framework.as_deref().unwrap_or_default(), framework, "{folder}");
     }
 }
 
