@@ -41,8 +41,8 @@ impl Parse for IndexFile {
             return Err(Stop::TooLarge(format!("it has {} bytes, more than {LIMIT}", file.len())));
         }
         let value = super::parse(file.bytes(0..file.len())?).map_err(Stop::Bad)?;
-        let map =
-            value.get("weight_map").and_then(Value::as_object).ok_or_else(|| Stop::bad("it has no weight_map"))?;
+        // Other libraries have files of this name.
+        let Some(map) = value.get("weight_map").and_then(Value::as_object) else { return Ok(Files(BTreeSet::new())) };
         let lists = map.values().flat_map(|value| match value {
             Value::Array(list) => list.as_slice(),
             other => std::slice::from_ref(other),
