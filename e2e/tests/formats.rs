@@ -55,6 +55,17 @@ const FIXTURES: &[Fixture] = &[
     // The writer pads the last tensor; readers do not need the padding.
     lenient("gguf", Format::Gguf, PickleTier::None),
     fixture("hdf5", Format::Hdf5, PickleTier::None),
+    fixture("hdf5-latest", Format::Hdf5, PickleTier::None),
+    fixture("keras/sharded", Format::Hdf5, PickleTier::None),
+    fixture("keras/plain", Format::Keras, PickleTier::None),
+    fixture("keras/weights", Format::Hdf5, PickleTier::None),
+    fixture("keras/legacy", Format::Hdf5, PickleTier::None),
+    // A text without its last lines, and a graph without its last parts, are whole to their readers.
+    lenient("tensorflow/checkpoint", Format::TensorFlowCheckpoint, PickleTier::None),
+    lenient("tensorflow/checkpoint_v1", Format::TensorFlowCheckpoint, PickleTier::None),
+    lenient("tensorflow/saved_model", Format::SavedModel, PickleTier::None),
+    lenient("tensorflow/saved_model_assets", Format::SavedModel, PickleTier::None),
+    fixture("tflite", Format::TfLite, PickleTier::None),
     fixture("onnx/inside", Format::Onnx, PickleTier::None),
     fixture("onnx/external", Format::Onnx, PickleTier::None),
     fixture("joblib/plain", Format::Joblib, PickleTier::Code),
@@ -76,14 +87,22 @@ const FIXTURES: &[Fixture] = &[
 
 fn read(folder: &str) -> Files {
     let root = paths::workspace().join("e2e/fixtures").join(folder);
-    let files: Files = fs::read_dir(&root)
-        .unwrap_or_else(|error| panic!("{}: {error}", root.display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_file())
-        .map(|path| (name(&path), fs::read(&path).unwrap()))
-        .collect();
+    let mut files = Files::new();
+    add_files(&root, "", &mut files);
     assert!(!files.is_empty(), "{folder} is empty");
     files
+}
+
+fn add_files(folder: &Path, prefix: &str, files: &mut Files) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.unwrap().path();
+        let below = format!("{prefix}{}", name(&path));
+        if path.is_dir() {
+            add_files(&path, &format!("{below}/"), files);
+        } else {
+            files.insert(below, fs::read(&path).unwrap());
+        }
+    }
 }
 
 fn name(path: &Path) -> String {
@@ -135,6 +154,52 @@ fn what_libraries_wrote_is_what_it_is() {
             assert_eq!(verdict.reason, Reason::UnsafePickle, "{}", fixture.folder);
         }
     }
+}
+
+/// What runs when a model is loaded or used is refused unless it is asked for, and nothing else is the matter with it.
+#[test]
+fn code_that_runs_on_load_is_refused() {
+    for (folder, words) in [
+        ("keras/lambda", "a Lambda layer"),
+        ("keras/legacy_lambda", "a Lambda layer"),
+        ("keras/custom", "the registered custom class mine>Scale"),
+        ("tensorflow/saved_model_reads_file", "ReadFile, WriteFile"),
+    ] {
+        let files = read(folder);
+        assert!(judge(&files, &bytes_alone(Depth::Content)).is_good(), "{folder}");
+        let verdict = judge(&files, &Validation::default());
+        assert_eq!(verdict.reason, Reason::UnsafeCode, "{folder}: {}", verdict.message);
+        assert!(verdict.message.contains(words), "{folder}: {}", verdict.message);
+    }
+}
+
+/// Weights are counted without the optimizer's state, and once.
+#[test]
+fn facts_of_tensorflow_and_keras_are_those_of_the_libraries() {
+    let expected = [
+        // The optimizer has made no step.
+        ("tensorflow/checkpoint", Some(1), Some(12), Some(0), Some("tensorflow")),
+        ("tensorflow/checkpoint_v1", Some(2), Some(16), None, Some("tensorflow 2.21.0")),
+        ("tensorflow/saved_model", Some(1), Some(12), Some(7), Some("tensorflow 2.21.0")),
+        ("keras/plain", Some(4), Some(26), None, Some("keras 3.15.1")),
+        ("keras/weights", Some(4), Some(26), None, None),
+        ("keras/sharded", Some(4), Some(26), None, None),
+        ("keras/legacy", Some(4), Some(26), None, Some("keras 3.15.1")),
+    ];
+    let found: Vec<_> = expected
+        .iter()
+        .map(|(folder, ..)| {
+            let contents = judge(&read(folder), &bytes_alone(Depth::Headers)).contents;
+            (*folder, contents.tensors, contents.parameters, contents.step, contents.framework)
+        })
+        .collect();
+    let found: Vec<_> = found
+        .iter()
+        .map(|(folder, tensors, parameters, step, framework)| {
+            (*folder, *tensors, *parameters, *step, framework.as_deref())
+        })
+        .collect();
+    assert_eq!(found, expected);
 }
 
 /// What a damage came to, for the table.

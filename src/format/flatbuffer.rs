@@ -1,4 +1,4 @@
-//! Walks FlatBuffers table by table within bounds, and over what does not matter without reading it (FlatBuffers internals,
+//! Walks `FlatBuffers` table by table within bounds, and over what does not matter without reading it (`FlatBuffers` internals,
 //! "Encoding"). The library's own verifier needs the whole file in memory. Pure, no I/O.
 
 use std::ops::Range;
@@ -155,8 +155,8 @@ pub(super) mod tests {
     }
 
     /// A file with this root; references go forward, as they must.
-    pub fn file(identifier: &[u8; 4], root: &[(u16, Field)]) -> Vec<u8> {
-        let mut bytes = [&[0; 4][..], identifier].concat();
+    pub fn file(identifier: [u8; 4], root: &[(u16, Field)]) -> Vec<u8> {
+        let mut bytes = [[0; 4], identifier].concat();
         let at = add_table(&mut bytes, root);
         refer(&mut bytes, 0, at);
         bytes
@@ -224,7 +224,7 @@ pub(super) mod tests {
 
     #[test]
     fn fields_are_found_or_left_out() {
-        let bytes = file(b"TEST", &[(0, Field::U32(7)), (2, Field::Text("abc")), (3, Field::Numbers(vec![1, -2]))]);
+        let bytes = file(*b"TEST", &[(0, Field::U32(7)), (2, Field::Text("abc")), (3, Field::Numbers(vec![1, -2]))]);
         let (window, mut budget) = (Window::of_bytes(&bytes), Budget::default());
         let root = root(&window, &mut budget).unwrap();
         assert_eq!(root.number::<4>(0), Ok(Some(7)));

@@ -1,6 +1,7 @@
 //! Keras 3 models (`.keras`): a zip archive of `metadata.json`, `config.json` and `model.weights.h5` (keras 3.15,
 //! `saving_lib.py`, `serialization_lib.py`). Lambda layers and classes from elsewhere run code when the model is loaded. No I/O.
 
+mod shards;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +48,8 @@ const FUNCTIONS: &str = " acc accuracy bce binary_accuracy binary_crossentropy b
 pub(super) const FAMILY: Family = Family {
     claims: |evidence| archive::of_kind(evidence, Kind::Keras).next().is_some(),
     places: |evidence| archive::paths(evidence, Kind::Keras),
+    probe: shards::probe,
+    check: shards::check,
     describe,
     judged: "the archive and its weights; Lambda layers and classes from elsewhere are code that runs on load, in old `.h5` files, too",
     ..Family::of(Format::Keras)

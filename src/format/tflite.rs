@@ -1,4 +1,4 @@
-//! TensorFlow Lite models (LiteRT; `schema.fbs` version 3 of TensorFlow 2.21): tensors, their buffers and operators within bounds.
+//! TensorFlow Lite models (`LiteRT`; `schema.fbs` version 3 of TensorFlow 2.21): tensors, their buffers and operators within bounds.
 //! Operators of other libraries run only where these are linked. Pure, no I/O.
 
 #[cfg(test)]

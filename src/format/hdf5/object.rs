@@ -46,12 +46,12 @@ impl<'a, 'w> Cursor<'a, 'w> {
         Ok(self.window.bytes(range)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    pub fn expect(&mut self, signature: &[u8; 4]) -> Parsed<()> {
+    pub fn expect(&mut self, signature: [u8; 4]) -> Parsed<()> {
         let range = self.skip(4)?;
         if self.window.bytes(range.clone())? == signature {
             return Ok(());
         }
-        let name = String::from_utf8_lossy(signature);
+        let name = String::from_utf8_lossy(&signature);
         Err(Stop::Bad(format!("there is no {name} at byte {}", range.start)))
     }
 
@@ -92,9 +92,9 @@ pub(super) fn messages(window: &Window<'_>, address: u64) -> Parsed<Vec<Message>
             return Err(Stop::TooLarge(format!("the object at byte {address} is too large")));
         }
         if second {
-            reader.second(&part)?
+            reader.second(&part)?;
         } else {
-            reader.first(&part)?
+            reader.first(&part)?;
         }
         if reader.messages.len() > MESSAGES {
             return Err(Stop::TooLarge(format!("the object at byte {address} has more than {MESSAGES} messages")));
@@ -145,10 +145,10 @@ impl Reader<'_, '_> {
         }
         let mut cursor = Cursor::new(self.window, &content);
         let (begin, length) = (cursor.number(8)?, cursor.number(8)?);
-        let end = begin.checked_add(length).unwrap_or(u64::MAX);
+        let end = begin.saturating_add(length);
         self.window.part(begin..end)?;
         if frame > 0 {
-            Cursor::new(self.window, &(begin..end)).expect(b"OCHK")?;
+            Cursor::new(self.window, &(begin..end)).expect(*b"OCHK")?;
         }
         let (begin, end) = (begin + frame, end.saturating_sub(frame));
         if begin <= end {

@@ -147,7 +147,7 @@ fn lossy(window: &Window<'_>, range: Range<u64>) -> Parsed<String> {
 fn heap_text(window: &Window<'_>, heap: u64, wanted: u64, length: u64) -> Parsed<String> {
     let missing = || Stop::Bad(format!("the heap at byte {heap} has no object {wanted} of {length} bytes"));
     let mut cursor = Cursor::new(window, &(heap..window.len()));
-    cursor.expect(b"GCOL")?;
+    cursor.expect(*b"GCOL")?;
     cursor.skip(4)?;
     let size = cursor.number(8)?;
     let end = heap.checked_add(size).ok_or_else(missing)?;

@@ -173,7 +173,7 @@ impl Found {
         if window.bytes(address..address.saturating_add(4))? == b"SNOD" {
             return self.links(window, address, heap, training, depth);
         }
-        cursor.expect(b"TREE")?;
+        cursor.expect(*b"TREE")?;
         let (kind, level, count) = (cursor.number(1)?, cursor.number(1)?, cursor.number(2)?);
         if kind != 0 || level > u64::from(DEPTH) {
             return Err(Stop::Bad(format!("the tree at byte {address} is no group's")));
@@ -189,7 +189,7 @@ impl Found {
 
     fn links(&mut self, window: &Window<'_>, address: u64, heap: u64, training: bool, depth: u32) -> Parsed<()> {
         let mut cursor = Cursor::new(window, &(heap.min(window.len())..window.len()));
-        cursor.expect(b"HEAP")?;
+        cursor.expect(*b"HEAP")?;
         cursor.skip(4)?;
         let size = cursor.number(8)?;
         cursor.skip(8)?;

@@ -99,3 +99,21 @@ fn archives_are_read_with_their_weights() {
         DENSE.replace("[]", r#"[{"module": "keras.layers", "class_name": "Lambda", "config": {"name": "x"}}]"#);
     assert_bad(&model(&lambda, &weights(), "").judge(), Reason::UnsafeCode, "m.keras", "a Lambda layer x");
 }
+
+#[test]
+fn shards_of_weights_are_there() {
+    let index = br#"{"metadata": {"total_size": 12}, "weight_map": {"/layers/dense/vars": ["m_00000.weights.h5"], "/x": "m_00001.weights.h5"}}"#;
+    let folder = Folder::new([
+        ("m.weights.json", index.to_vec()),
+        ("m_00000.weights.h5", weights()),
+        ("m_00001.weights.h5", weights()),
+    ]);
+    let verdict = folder.judge();
+    assert_good(&verdict);
+    assert_eq!((verdict.contents.format, verdict.contents.tensors), (Some(Format::Hdf5), Some(2)));
+    let verdict = folder.clone().without("m_00001.weights.h5").judge();
+    assert_bad(&verdict, Reason::Incomplete, "m_00001.weights.h5", "is missing");
+    for length in 1..index.len() {
+        assert!(!folder.clone().with("m.weights.json", &index[..length]).judge().is_good(), "{length}");
+    }
+}

@@ -1,4 +1,4 @@
-//! Tables of sorted keys as LevelDB and TensorFlow write them: blocks of prefix-compressed keys, each with a checksum, and a footer
+//! Tables of sorted keys as `LevelDB` and TensorFlow write them: blocks of prefix-compressed keys, each with a checksum, and a footer
 //! (TensorFlow 2.21, `lib/io/format.cc` and `block.cc`). Pure, no I/O.
 
 use std::ops::Range;

@@ -45,7 +45,7 @@ fn model(parts: Parts) -> Vec<u8> {
         (3, Field::Tables(vec![operator])),
     ];
     file(
-        b"TFL3",
+        *b"TFL3",
         &[
             (0, Field::U32(3)),
             (1, Field::Tables(vec![parts.operator])),
