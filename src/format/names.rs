@@ -77,6 +77,13 @@ pub(super) fn is_certain_pickle(path: &str) -> bool {
     CERTAIN.iter().any(|extension| has_extension(path, extension))
 }
 
+/// Whether no library writes an empty file of such a name.
+pub(super) fn has_content(path: &str) -> bool {
+    const OTHERS: [&str; 5] = ["cbm", "nemo", "ubj", "weights", "zarray"];
+    let extension = extension(base(path));
+    is_pickle(path) || WEIGHT_EXTENSIONS.contains(&extension.as_str()) || OTHERS.contains(&extension.as_str())
+}
+
 /// Whether it is a safetensors file by name.
 pub(super) fn is_safetensors(path: &str) -> bool {
     has_extension(path, "safetensors")

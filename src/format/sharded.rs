@@ -351,7 +351,10 @@ fn numbers(evidence: &Evidence, indexed: &[Group<'_>], mapped: &BTreeSet<usize>,
         let position = indexed.partition_point(|known| (known.0, known.1, known.2) < (group.0, group.1, group.2));
         match indexed.get(position).filter(same_set) {
             None if is_shadowed(evidence, group) => not_taken(group, &files, notes),
-            None => missing_numbers(group.0, &files, notes),
+            None => {
+                missing_numbers(group.0, &files, notes);
+                missing_index(evidence, group, notes);
+            }
             Some(_) if indexed.binary_search(&group).is_ok() => not_mapped(&files, notes),
             Some(known) => left_over(known.3, &files, notes),
         }
@@ -388,6 +391,18 @@ fn missing_numbers(folder: &str, files: &[(Shard<'_>, &str)], notes: &mut Notes)
         let path = format!("{folder}{}", sample.sibling(number));
         let message =
             format!("{} is missing: {there} of {} shards are there; upload it", names::shown(&path), sample.total);
+        notes.fatal(Reason::Incomplete, Some(&path), message);
+    }
+}
+
+/// Loaders find safetensors shards and those of `torch.save` by their index alone.
+fn missing_index(evidence: &Evidence, (folder, prefix, suffix, total): Group<'_>, notes: &mut Notes) {
+    let path = format!("{folder}{prefix}{suffix}.index.json");
+    if total > 1 && names::index(names::base(&path)).is_some() && evidence.tree.find(&path).is_none() {
+        let message = format!(
+            "{} is missing: loaders find the {total} shards of {prefix}{suffix} by it; upload it",
+            names::shown(&path)
+        );
         notes.fatal(Reason::Incomplete, Some(&path), message);
     }
 }

@@ -1,12 +1,13 @@
 //! The one table of all formats. A new format is a file of its own and a line here. Pure, no I/O.
 
 use super::{
-    accelerate, archive, code, deepspeed, dict, diffusers, distributed,
+    accelerate, archive, code, deepspeed, dict, diffusers, distributed, empty,
     evidence::{Evidence, Tree},
     findings::Notes,
     flax, generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, numpy, onnx, orbax, peft, pickle,
     probe::{Probe, Sniff},
-    ray, run, safetensors, saved_model, sentence_transformers, sharded, tensorflow, tflite, torch, trainer, trees,
+    ray, run, safetensors, saved_model, sentence_transformers, settings, sharded, tensorflow, tflite, torch, trainer,
+    trees,
 };
 use crate::contract::{Contents, Format};
 
@@ -100,7 +101,7 @@ pub(super) const FORMATS: &[Family] = &[
 ];
 
 /// Readers that judge files of every format and name none.
-pub(super) const READERS: &[Family] = &[code::READER];
+pub(super) const READERS: &[Family] = &[code::READER, empty::READER, settings::READER];
 
 /// All formats and readers, in the order in which they are asked.
 pub(super) fn all() -> impl Iterator<Item = &'static Family> {

@@ -101,7 +101,8 @@ fn numbers_are_checked_without_an_index() {
     let missing = &name(2);
     for depth in [Depth::Listing, Depth::Headers] {
         let folder = good().without(INDEX);
-        assert_good(&folder.judge_with(&allowing(depth), &[]));
+        let verdict = folder.judge_with(&allowing(depth), &[]);
+        assert_bad(&verdict, Reason::Incomplete, INDEX, "loaders find the 3 shards");
         let verdict = folder.without(missing).judge_with(&allowing(depth), &[]);
         assert_bad(&verdict, Reason::Incomplete, missing, "2 of 3 shards are there");
     }
