@@ -66,9 +66,29 @@ pub(super) fn check(evidence: &Evidence, notes: &mut Notes) {
             parameters(evidence, folder, &file.path, notes);
         }
     }
+    without_tree(evidence, notes);
     for (file, array) in evidence.all::<Array>() {
         let path = &evidence.tree.file(file).path;
         missing_chunk(evidence, names::folder(path), array, path, notes);
+    }
+}
+
+/// A database of a saved tree has the tree beside it; before Orbax 0.4 that was a file `checkpoint`.
+fn without_tree(evidence: &Evidence, notes: &mut Notes) {
+    if !(super::FAMILY.claims)(evidence) {
+        return;
+    }
+    for folder in &evidence.databases.roots {
+        let has = |name: &str| evidence.tree.find(&format!("{folder}{name}")).is_some();
+        if !has(TREE) && !has("checkpoint") {
+            let missing = format!("{folder}{TREE}");
+            let message = format!(
+                "{} is missing: {} beside it has arrays, and nothing says which tree they make; upload it",
+                names::shown(&missing),
+                names::shown(&format!("{folder}{MANIFEST}"))
+            );
+            notes.fatal(Reason::Incomplete, Some(&missing), message);
+        }
     }
 }
 

@@ -170,8 +170,8 @@ fn earlier_versions_may_be_empty() {
     body.extend([0, 3, 0, 0, 0, 0]);
     body.extend([0; 17]);
     assert_good(&judge(&good().with(MANIFEST, wrapped(node::MANIFEST, &body))));
-    let place = &body.iter().position(|byte| *byte == b'd').unwrap();
-    body[*place] = b'/';
+    let place = body.windows(DATA.len()).position(|name| name == DATA.as_bytes()).unwrap();
+    body[place] = b'/';
     let verdict = judge(&good().with(MANIFEST, wrapped(node::MANIFEST, &body)));
     assert_bad(&verdict, Reason::Corrupt, MANIFEST, "no safe path");
 }
@@ -193,6 +193,7 @@ fn databases_are_whole() {
     let (manifest, data) = database();
     assert_bad(&judge(&good().without(MANIFEST)), Reason::Incomplete, MANIFEST, "is missing");
     assert_bad(&judge(&good().without(DATA)), Reason::Incomplete, DATA, "is missing");
+    assert_bad(&judge(&good().without(TREE)), Reason::Incomplete, TREE, "which tree they make");
     for length in 1..manifest.len() {
         let verdict = judge(&good().with(MANIFEST, &manifest[..length]));
         assert_bad(&verdict, Reason::Corrupt, MANIFEST, "is damaged");
