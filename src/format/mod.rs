@@ -24,6 +24,7 @@ mod megatron;
 mod metadata;
 mod mlflow;
 mod names;
+mod nemo;
 mod numpy;
 mod onnx;
 mod orbax;
@@ -39,7 +40,9 @@ mod safetensors;
 mod saved_model;
 mod sentence_transformers;
 mod sharded;
+mod sums;
 mod table;
+mod tar;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -4,9 +4,9 @@ use super::{
     accelerate, archive, code, deepspeed, dict, diffusers, distributed,
     evidence::{Evidence, Tree},
     findings::Notes,
-    generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, numpy, onnx, orbax, peft, pickle,
+    generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, nemo, numpy, onnx, orbax, peft, pickle,
     probe::{Probe, Sniff},
-    ray, run, safetensors, saved_model, sentence_transformers, sharded, torch, trainer, trees,
+    ray, run, safetensors, saved_model, sentence_transformers, sharded, sums, torch, trainer, trees,
 };
 use crate::contract::{Contents, Format};
 
@@ -56,6 +56,7 @@ pub(super) const FORMATS: &[Family] = &[
     dict::FAMILY,
     run::FAMILY,
     mlflow::FAMILY,
+    nemo::FAMILY,
     distributed::MEGATRON_FAMILY,
     distributed::FAMILY,
     orbax::FAMILY,
@@ -90,7 +91,7 @@ pub(super) const FORMATS: &[Family] = &[
 ];
 
 /// Readers that judge files of every format and name none.
-pub(super) const READERS: &[Family] = &[code::READER];
+pub(super) const READERS: &[Family] = &[code::READER, sums::READER];
 
 /// All formats and readers, in the order in which they are asked.
 pub(super) fn all() -> impl Iterator<Item = &'static Family> {

@@ -5,6 +5,7 @@ mod metadata;
 mod slices;
 #[cfg(test)]
 mod tests;
+mod zarr;
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -43,6 +44,8 @@ pub(super) const FAMILY: Family = Family {
 pub(super) const MEGATRON_FAMILY: Family = Family {
     claims: |evidence| !megatron(evidence).is_empty(),
     places: megatron,
+    probe: zarr::probe,
+    check: |evidence, notes| zarr::check(evidence, notes),
     describe,
     ..Family::of(Format::MegatronDistributed)
 };
@@ -58,6 +61,9 @@ fn places(evidence: &Evidence) -> Vec<String> {
 fn megatron(evidence: &Evidence) -> Vec<String> {
     let mut folders = places(evidence);
     folders.retain(|folder| evidence.tree.find(&format!("{folder}{MEGATRON}")).is_some());
+    folders.extend(zarr::folders(evidence));
+    folders.sort();
+    folders.dedup();
     folders
 }
 
@@ -211,6 +217,7 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
             counts.merge(&metadata.counts);
         }
     }
+    zarr::count(evidence, &mut counts);
     counts.describe(contents);
     if evidence.all::<Metadata>().next().is_some() {
         contents.framework = contents.framework.take().or_else(|| Some("pytorch".to_owned()));
