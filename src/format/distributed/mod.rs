@@ -6,6 +6,7 @@ mod parts;
 mod slices;
 #[cfg(test)]
 mod tests;
+mod zarr;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,6 +51,8 @@ pub(super) const FAMILY: Family = Family {
 pub(super) const MEGATRON_FAMILY: Family = Family {
     claims: |evidence| !megatron(evidence).is_empty(),
     places: megatron,
+    probe: zarr::probe,
+    check: |evidence, notes| zarr::check(evidence, notes),
     describe,
     judged: "as `TorchDistributed`, with Megatron's mark beside it",
     ..Family::of(Format::MegatronDistributed)
@@ -74,6 +77,9 @@ fn places(evidence: &Evidence) -> Vec<String> {
 fn megatron(evidence: &Evidence) -> Vec<String> {
     let mut folders = places(evidence);
     folders.retain(|folder| evidence.tree.find(&format!("{folder}{MEGATRON}")).is_some());
+    folders.extend(zarr::folders(evidence));
+    folders.sort();
+    folders.dedup();
     folders
 }
 
@@ -250,6 +256,7 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
     let parts = parts::counts(evidence);
     let own = evidence.all::<Metadata>().next().is_some() || parts.tensors > 0;
     counts.merge(&parts);
+    zarr::count(evidence, &mut counts);
     counts.describe(contents);
     if own {
         contents.framework = contents.framework.take().or_else(|| Some("pytorch".to_owned()));
