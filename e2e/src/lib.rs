@@ -10,6 +10,9 @@ pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod dependencies;
+pub mod fixtures;
+#[path = "../fuzz/src/suite/mod.rs"]
+pub mod fuzzing;
 pub mod go_tools;
 pub mod image;
 pub mod images;

@@ -75,7 +75,9 @@ enum Verb {
     #[command(after_help = "Examples:\n  cargo e2e test                                  everything\n  \
         cargo e2e test --list                           the stages\n  \
         cargo e2e test --stage unit                     one stage\n  \
-        cargo e2e test --stage cluster -- waiting_pod   one test on the cluster\n\n\
+        cargo e2e test --stage cluster -- waiting_pod   one test on the cluster\n  \
+        cargo e2e test --stage fuzz -- gguf             one fuzz target\n\n\
+        CHECKPOINT_E2E_FUZZ_SECONDS=60 is the time for each fuzz target, 3 by default.\n\
         CHECKPOINT_E2E_STAGES=format,lint selects stages like --stage.")]
     Test {
         /// Run only this stage; may be repeated
@@ -84,7 +86,7 @@ enum Verb {
         /// Name the stages and what they do
         #[arg(long)]
         list: bool,
-        /// Passed to the test programs of `unit` and `cluster`
+        /// Passed to the test programs of `unit` and `cluster`; names for `fuzz`
         #[arg(last = true)]
         arguments: Vec<String>,
     },

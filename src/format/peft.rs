@@ -53,4 +53,7 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
     contents.architecture = contents.architecture.take().or_else(|| adapter.text("peft_type"));
     let framework = adapter.text("peft_version").map(|version| format!("peft {version}"));
     contents.framework = contents.framework.take().or(framework);
+    if let Some(version) = adapter.text("peft_version") {
+        contents.versions.entry("peft".to_owned()).or_insert(version);
+    }
 }

@@ -3,15 +3,20 @@
 use serde_json::Value;
 
 use super::{
-    evidence::{CodeFact, Evidence},
+    evidence::{CodeFact, Evidence, fact},
     findings::{Notes, UPLOAD_AGAIN},
     names,
     table::Family,
     text,
 };
-use crate::contract::{Format, Reason};
+use crate::contract::{Contents, Format, Reason};
 
 const MODULES: &str = "modules.json";
+/// Says which versions wrote the model.
+const CONFIG: &str = "config_sentence_transformers.json";
+/// Ends of the names of modules that have weights.
+const WEIGHTED: [&str; 7] =
+    [".Transformer", ".Dense", ".LSTM", ".CNN", ".WeightedLayerPooling", ".CLIPModel", ".StaticEmbedding"];
 /// Where its own modules come from.
 const OWN: &str = "sentence_transformers.";
 
@@ -19,8 +24,12 @@ const OWN: &str = "sentence_transformers.";
 pub(super) const FAMILY: Family = Family {
     claims: |evidence| modules(evidence).is_some(),
     places: |evidence| if modules(evidence).is_some() { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
-    probe: |tree, file| text::probe(tree, file, MODULES).filter(|_| tree.at_home(MODULES) == Some(file)),
+    probe: |tree, file| {
+        let name = [MODULES, CONFIG].into_iter().find(|name| tree.at_home(name) == Some(file))?;
+        text::probe(tree, file, name)
+    },
     check,
+    describe,
     judged: "every module's folder is there; module classes from elsewhere are code",
     ..Family::of(Format::SentenceTransformers)
 };
@@ -51,6 +60,17 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             let message =
                 format!("{shown} is missing: {} names it as {}; upload it", names::shown(&path), names::shown(class));
             notes.fatal(Reason::Incomplete, Some(&below), message);
+        } else if !folder.is_empty()
+            && WEIGHTED.iter().any(|end| class.ends_with(end))
+            && !has_weights(evidence, &below)
+        {
+            let shown = names::shown(&below);
+            let message = format!(
+                "{shown} has no weights: {} names it as {}; upload them",
+                names::shown(&path),
+                names::shown(class)
+            );
+            notes.fatal(Reason::Incomplete, Some(&below), message);
         }
         if !class.starts_with(OWN) && !class.is_empty() {
             foreign.push(format!("the module class {}, which is not of sentence-transformers", names::shown(class)));
@@ -59,6 +79,27 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
     let Some(file) = evidence.tree.find(&path) else { return };
     for what in foreign {
         evidence.note_code(CodeFact { on_load: false, file, what });
+    }
+}
+
+fn has_weights(evidence: &Evidence, folder: &str) -> bool {
+    evidence.tree.iter().any(|(_, file)| {
+        file.path.starts_with(folder)
+            && (names::is_weights(&file.path) || names::index(names::base(&file.path)).is_some())
+    })
+}
+
+fn describe(evidence: &Evidence, contents: &mut Contents) {
+    let config = text::at(evidence, &format!("{}{CONFIG}", evidence.tree.home()));
+    let config: Option<Value> = config.and_then(|text| serde_json::from_str(text).ok());
+    let versions = config.as_ref().and_then(|config| config.get("__version__")).and_then(Value::as_object);
+    for (library, version) in versions.into_iter().flatten().take(8) {
+        if let Some(version) = version.as_str() {
+            contents.versions.entry(fact(library)).or_insert_with(|| fact(version));
+        }
+    }
+    if let Some(version) = contents.versions.get("sentence_transformers") {
+        contents.framework = contents.framework.take().or_else(|| Some(format!("sentence-transformers {version}")));
     }
 }
 
@@ -71,12 +112,16 @@ mod tests {
     fn modules_are_there() {
         let modules = br#"[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
             {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"},
             {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}]"#;
         let folder = Folder::new([
             ("modules.json", modules.to_vec()),
             ("config.json", br#"{"model_type": "bert"}"#.to_vec()),
             ("model.safetensors", tensors(&[("a", 1)])),
             ("1_Pooling/config.json", b"{}".to_vec()),
+            ("3_Dense/config.json", b"{}".to_vec()),
+            ("3_Dense/model.safetensors", tensors(&[("b", 1)])),
+            (CONFIG, br#"{"__version__": {"sentence_transformers": "5.1.0", "pytorch": "2.15"}}"#.to_vec()),
         ]);
         let verdict = folder.judge();
         assert_good(&verdict);
@@ -87,6 +132,9 @@ mod tests {
             "1_Pooling/",
             "is missing",
         );
+        assert_eq!(verdict.contents.framework.as_deref(), Some("sentence-transformers 5.1.0"));
+        let verdict = folder.clone().without("3_Dense/model.safetensors").judge();
+        assert_bad(&verdict, Reason::Incomplete, "3_Dense/", "has no weights");
         assert_bad(&folder.with("modules.json", "{}").judge(), Reason::Corrupt, "modules.json", "no JSON list");
     }
 }

@@ -1,12 +1,13 @@
 //! The one table of all formats. A new format is a file of its own and a line here. Pure, no I/O.
 
 use super::{
-    accelerate, archive, code, deepspeed, dict, diffusers, distributed,
+    accelerate, archive, code, deepspeed, dict, diffusers, distributed, empty,
     evidence::{Evidence, Tree},
     findings::Notes,
-    generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, numpy, onnx, orbax, peft, pickle,
+    flax, generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, nemo, numpy, onnx, orbax, peft, pickle,
     probe::{Probe, Sniff},
-    ray, run, safetensors, saved_model, sentence_transformers, sharded, torch, trainer, trees,
+    ray, run, safetensors, saved_model, sentence_transformers, settings, sharded, sums, tensorflow, tflite, torch,
+    trainer, trees,
 };
 use crate::contract::{Contents, Format};
 
@@ -30,6 +31,8 @@ pub(super) struct Family {
     pub sniff: Sniff,
     /// What is to be read after all files were looked at, because they ask for it.
     pub follow: fn(&Evidence) -> Vec<FileProbe>,
+    /// What is to be read of what [`Self::follow`] and this found, again and again until there is nothing.
+    pub deepen: fn(&Evidence) -> Vec<FileProbe>,
     /// What must be true of the files together; called for every checkpoint. It may note code and pickles.
     pub check: fn(&mut Evidence, &mut Notes),
     /// Facts that it knows; the first format that sets a fact wins.
@@ -47,6 +50,7 @@ impl Family {
             probe: |_, _| None,
             sniff: |_, _, _| None,
             follow: |_| Vec::new(),
+            deepen: |_| Vec::new(),
             check: |_, _| {},
             describe: |_, _| {},
         }
@@ -59,6 +63,7 @@ pub(super) const FORMATS: &[Family] = &[
     dict::FAMILY,
     run::FAMILY,
     mlflow::FAMILY,
+    nemo::FAMILY,
     distributed::MEGATRON_FAMILY,
     distributed::FAMILY,
     orbax::FAMILY,
@@ -73,6 +78,7 @@ pub(super) const FORMATS: &[Family] = &[
     ray::AIR,
     hugging_face::FAMILY,
     saved_model::FAMILY,
+    tensorflow::FAMILY,
     sharded::FAMILY,
     safetensors::FAMILY,
     torch::LIGHTNING,
@@ -81,10 +87,13 @@ pub(super) const FORMATS: &[Family] = &[
     torch::FAMILY,
     gguf::FAMILY,
     onnx::FAMILY,
+    tflite::FAMILY,
     keras::FAMILY,
     hdf5::FAMILY,
+    flax::FAMILY,
     trees::XGBOOST,
     trees::LIGHTGBM,
+    trees::CATBOOST,
     archive::SKOPS,
     numpy::FAMILY,
     pickle::JOBLIB,
@@ -93,7 +102,7 @@ pub(super) const FORMATS: &[Family] = &[
 ];
 
 /// Readers that judge files of every format and name none.
-pub(super) const READERS: &[Family] = &[code::READER];
+pub(super) const READERS: &[Family] = &[code::READER, empty::READER, sums::READER, settings::READER];
 
 /// All formats and readers, in the order in which they are asked.
 pub(super) fn all() -> impl Iterator<Item = &'static Family> {

@@ -83,6 +83,11 @@ fn contents(facts: &mut Table, report: &Report) {
         "Data types",
         pairs(types.into_iter().map(|(name, number)| format!("{} {name}", signed_count(*number))).collect()),
     );
+    facts
+        .fact("Versions", pairs(contents.versions.iter().map(|(name, version)| format!("{name} {version}")).collect()));
+    for line in &contents.signature {
+        facts.fact("Signature", Some(line));
+    }
     facts.fact("Step", contents.step.map(signed_count));
     facts.fact("Epoch", contents.epoch.as_ref());
     facts.fact("Metrics", pairs(contents.metrics.iter().map(|(name, value)| format!("{name}={value}")).collect()));

@@ -131,6 +131,7 @@ impl Parse for ArchiveFile {
             Kind::Keras => {
                 let model = keras::archive(file, &directory)?;
                 found.code.clone_from(&model.code);
+                found.unused.clone_from(&model.unused);
                 found.keras = Some(model);
             }
             Kind::NumPy => found.counts = Some(numpy::archive(file, &directory)?),
