@@ -254,12 +254,10 @@ impl Probe for Pieces {
         if self.next().is_none() {
             self.found = self.items.iter().map(|item| self.read(item)).collect();
             for found in &self.found {
-                let entries = match found {
-                    Ok(Found::Node(Node::Interior(children))) => children.len(),
-                    Ok(Found::Node(Node::Leaf(entries))) => entries.len(),
+                ledger.charge(match found {
+                    Ok(Found::Node(node)) => node.weight(),
                     _ => 1,
-                };
-                ledger.charge(entries as u64);
+                });
             }
         }
     }
@@ -268,10 +266,11 @@ impl Probe for Pieces {
         self.range.end - self.range.start
     }
 
-    fn finish(self: Box<Self>, file: usize, evidence: &mut Evidence, _: &mut Notes) {
+    fn finish(self: Box<Self>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         let path = evidence.tree.file(file).path.clone();
         let databases = &mut evidence.databases;
         let mut found = self.found.into_iter();
+        let mut unread = Vec::new();
         for Item { folder, place, wanted } in self.items {
             let key = (folder.clone(), place.clone());
             databases.wanted.remove(&key);
@@ -286,6 +285,7 @@ impl Probe for Pieces {
                 (Some(Ok(Found::Description(bytes))), Wanted::Array(name)) => {
                     databases.describe(&folder, name, &path, &bytes);
                 }
+                (Some(Err(Stop::TooLarge(problem))), _) => unread.push(Problem::TooLarge(problem)),
                 (Some(Err(Stop::Bad(problem))), _) => {
                     databases
                         .broken
@@ -293,6 +293,9 @@ impl Probe for Pieces {
                 }
                 _ => {}
             }
+        }
+        for problem in unread {
+            note_problem(&problem, file, evidence, notes);
         }
     }
 }

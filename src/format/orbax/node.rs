@@ -12,6 +12,9 @@ const NODE: [u8; 4] = [0x0C, 0xDB, 0x20, 0xDE];
 /// The longest path of a file, and key, in bytes.
 const TEXT: u64 = 65_535;
 
+/// The most bytes of names that one node may come to: what its entries share is repeated in each of them.
+const NAMES: usize = 64 << 20;
+
 /// Where something lies: a file below the database's folder, and bytes of it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Place {
@@ -41,6 +44,47 @@ pub(super) enum Value {
 pub(super) enum Node {
     Interior(Vec<Child>),
     Leaf(Vec<(Vec<u8>, Value)>),
+}
+
+impl Node {
+    /// What its entries count for among all that is remembered: one each, and more where their names are long.
+    pub fn weight(&self) -> u64 {
+        const USUAL: usize = 256;
+        let counted = |length: usize| (length / USUAL).max(1) as u64;
+        match self {
+            Self::Interior(children) => children.iter().map(|child| counted(child.names())).sum(),
+            Self::Leaf(entries) => entries.iter().map(|(key, value)| counted(key.len() + value.names())).sum(),
+        }
+    }
+}
+
+impl Child {
+    fn names(&self) -> usize {
+        self.place.path.len() + self.base.len() + self.prefix.len()
+    }
+}
+
+impl Value {
+    fn names(&self) -> usize {
+        match self {
+            Self::Inline(bytes) => bytes.len(),
+            Self::Placed(place) => place.path.len(),
+        }
+    }
+}
+
+/// Adds up the names of a node.
+#[derive(Default)]
+struct Names(usize);
+
+impl Names {
+    fn add(&mut self, length: usize) -> Parsed<()> {
+        self.0 = self.0.saturating_add(length);
+        if self.0 > NAMES {
+            return Err(Stop::TooLarge("its names are longer than is read".to_owned()));
+        }
+        Ok(())
+    }
 }
 
 /// What a manifest says.
@@ -137,8 +181,10 @@ pub(super) fn node(bytes: &[u8], child: &Child) -> Parsed<Node> {
 fn interior(reader: &mut Reader<'_>, files: &Files, parent: &Child, keys: &[Vec<u8>], common: &[u64]) -> Parsed<Node> {
     let (ids, offsets) = reader.places(keys.len())?;
     let lengths = reader.varints(keys.len())?;
+    let mut names = Names::default();
     let mut children = Vec::with_capacity(keys.len());
     for ((((key, common), id), offset), length) in keys.iter().zip(common).zip(ids).zip(offsets).zip(lengths) {
+        names.add(files.length(id) + parent.prefix.len() + key.len())?;
         let (path, base) = files.get(id)?;
         let common = usize::try_from(*common).ok().and_then(|common| key.get(..common));
         let common = common.ok_or_else(|| Stop::bad("a key of it is shorter than what its children share"))?;
@@ -155,8 +201,10 @@ fn leaf(reader: &mut Reader<'_>, files: &Files, parent: &Child, keys: Vec<Vec<u8
     let placed = kinds.iter().filter(|kind| **kind == 1).count();
     let (ids, offsets) = reader.places(placed)?;
     let mut places = ids.into_iter().zip(offsets);
+    let mut names = Names::default();
     let mut entries = Vec::with_capacity(keys.len());
     for ((key, length), kind) in keys.into_iter().zip(lengths).zip(kinds) {
+        names.add(parent.prefix.len() + key.len())?;
         let key = [&parent.prefix[..], &key].concat();
         let value = match (kind, if kind == 1 { places.next() } else { None }) {
             (0, _) => {
@@ -164,6 +212,7 @@ fn leaf(reader: &mut Reader<'_>, files: &Files, parent: &Child, keys: Vec<Vec<u8
                 Value::Inline(reader.take(length)?.to_vec())
             }
             (1, Some((id, offset))) => {
+                names.add(files.length(id))?;
                 let (path, _) = files.get(id)?;
                 Value::Placed(Place { path, offset, length })
             }
@@ -184,15 +233,23 @@ impl Files {
         let suffixes = reader.varints(count)?;
         let bases = reader.varints(count)?;
         let paths = reader.keys(&prefixes, &suffixes)?;
+        let mut names = Names::default();
         let mut files = Vec::with_capacity(count);
         for (path, length) in paths.into_iter().zip(bases) {
             let path = String::from_utf8(path).map_err(|_| Stop::bad("the name of a file in it is no UTF-8"))?;
             let own = usize::try_from(length).ok().and_then(|length| path.get(..length));
             let own = own.ok_or_else(|| Stop::bad("the name of a file in it is shorter than its folder's"))?;
+            names.add(2 * base.len() + path.len() + own.len())?;
             let (full, folder) = (format!("{base}{path}"), format!("{base}{own}"));
             files.push((full, folder));
         }
         Ok(Self(files))
+    }
+
+    /// How long the names of a file are.
+    fn length(&self, id: u64) -> usize {
+        let file = usize::try_from(id).ok().and_then(|id| self.0.get(id));
+        file.map_or(0, |(path, folder)| path.len() + folder.len())
     }
 
     /// A file that something lies in. An empty tree has its place in a file without a name, so only what is asked for is checked.

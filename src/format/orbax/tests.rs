@@ -4,7 +4,7 @@ use super::{
     super::tests::{Folder, assert_bad, assert_good},
     *,
 };
-use crate::format::Verdict;
+use crate::format::{Verdict, window::Stop};
 
 const DATA: &str = "d/0123456789abcdef0123456789abcdef";
 const COMMIT: &str = r#"{"item_handlers": "x", "metrics": {"loss": 0.5}, "init_timestamp_nsecs": 1, "commit_timestamp_nsecs": 2,
@@ -292,4 +292,35 @@ proptest::proptest! {
             let _ = node::node(&wrapped(NODE, &body), &child);
         }
     }
+}
+
+/// What the keys and paths of a node share stands once in its parent, and is repeated in memory for each of them.
+#[test]
+fn names_that_a_node_repeats_are_bounded() {
+    let long = "x".repeat(60_000);
+    let parent = |base: &str, prefix: &str| node::Child {
+        place: node::Place { path: "d/x".to_owned(), offset: 0, length: 0 },
+        base: base.to_owned(),
+        prefix: prefix.into(),
+        height: 0,
+    };
+    // Keys without anything of their own, with empty values.
+    let count = 10_000;
+    let mut body = [&[0, 0][..], &varint(count)].concat();
+    body.extend(vec![0; count - 1 + count + count + count]);
+    let keys = wrapped(NODE, &body);
+    assert!(matches!(node::node(&keys, &parent("", "x")), Ok(node::Node::Leaf(entries)) if entries.len() == count));
+    assert!(matches!(node::node(&keys, &parent("", &long)), Err(Stop::TooLarge(_))));
+    let mut body = [&[0][..], &varint(count)].concat();
+    body.extend(vec![0; count - 1 + count + count + 1]);
+    let files = wrapped(NODE, &body);
+    assert!(node::node(&files, &parent("x", "")).is_ok());
+    assert!(matches!(node::node(&files, &parent(&long, "")), Err(Stop::TooLarge(_))));
+}
+
+#[test]
+fn long_names_count_more() {
+    let entry = |length: usize| (vec![b'k'; length], node::Value::Inline(vec![1]));
+    assert_eq!(node::Node::Leaf(vec![entry(10), entry(200)]).weight(), 2);
+    assert_eq!(node::Node::Leaf(vec![entry(60_000)]).weight(), 234);
 }

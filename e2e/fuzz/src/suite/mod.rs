@@ -1,6 +1,7 @@
 //! The subjects that are fuzzed, and what must hold whatever the bytes. Shared with the harness and its tests. Pure, no I/O.
 
 mod judging;
+mod sealed;
 mod subjects;
 mod texts;
 
@@ -24,6 +25,11 @@ pub fn check(subject: &Subject, bytes: &[u8]) {
             judging::check(&files);
         }
         What::Folder => judging::check(&judging::folder(bytes)),
+        What::Made(make) => {
+            let made = make(bytes);
+            let files: Vec<_> = made.iter().map(|(path, bytes)| (*path, bytes.as_slice())).collect();
+            judging::check(&files);
+        }
         What::Text(check) => {
             if let Ok(text) = std::str::from_utf8(bytes) {
                 check(text);

@@ -1,7 +1,10 @@
 //! The table of what is fuzzed: one subject for each parser. A further one is a line here, one in `Cargo.toml`, and its tiny
 //! program in `targets`. Pure, no I/O.
 
-use super::texts;
+use super::{
+    sealed::{self, Made},
+    texts,
+};
 
 /// Something that is given arbitrary bytes.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +33,8 @@ pub enum What {
     },
     /// A whole folder.
     Folder,
+    /// A checkpoint that is made around the bytes.
+    Made(fn(&[u8]) -> Made),
     /// A text outside of checkpoints.
     Text(fn(&str)),
 }
@@ -70,6 +75,10 @@ const fn file(target: &'static str, path: &'static str) -> Subject {
 
 const fn among(target: &'static str, path: &'static str, beside: &'static [Beside]) -> Subject {
     Subject::of(target, What::File { path, beside })
+}
+
+const fn made(target: &'static str, make: fn(&[u8]) -> Made) -> Subject {
+    Subject::of(target, What::Made(make))
 }
 
 const fn text(target: &'static str, check: fn(&str)) -> Subject {
@@ -125,30 +134,30 @@ const MEGATRON: &[Beside] = &[("iter_0000001/mp_rank_00/model_optim_rng.pt", b"\
 
 /// All subjects.
 pub const SUBJECTS: &[Subject] = &[
-    file("safetensors", "model.safetensors").plain().like(&["peft", "accelerate", "safetensors"]).words("json"),
-    among("safetensors_index", "model.safetensors.index.json", SHARDS).plain().words("json"),
+    file("safetensors", "model.safetensors").plain().like(&["safetensors", "dcp-safetensors"]).words("json"),
+    among("safetensors_index", "model.safetensors.index.json", SHARDS).plain().like(&["hugging_face"]).words("json"),
     among("safetensors_shard", "model-00001-of-00002.safetensors", SHARDS)
         .plain()
         .like(&["peft", "safetensors"])
         .words("json"),
-    among("json", "config.json", WEIGHTS).plain().like(&["peft"]).words("json"),
+    among("json", "config.json", WEIGHTS).plain().like(&["hugging_face"]).words("json"),
     among("metadata_json", ".metadata.json", WEIGHTS).plain().words("json"),
     among("tokenizer", "tokenizer_config.json", TRAINER).plain().words("json"),
-    among("trainer_state", "trainer_state.json", TRAINER).plain().words("json"),
+    among("trainer_state", "trainer_state.json", TRAINER).plain().like(&["trainer"]).words("json"),
     among("adapter", "adapter_config.json", &[("adapter_model.safetensors", TENSOR)])
         .plain()
         .like(&["peft"])
         .words("json"),
-    among("diffusers", "model_index.json", DIFFUSERS).plain().words("json"),
-    among("sentence_transformers", "modules.json", WEIGHTS).plain().words("json"),
+    among("diffusers", "model_index.json", DIFFUSERS).plain().like(&["diffusers-text"]).words("json"),
+    among("sentence_transformers", "modules.json", WEIGHTS).plain().like(&["sentence_transformers"]).words("json"),
     among("ray_train", "checkpoint_manager_snapshot.json", WEIGHTS).plain().words("json"),
     among("deepspeed", "latest", DEEPSPEED).plain(),
     among("megatron", "latest_checkpointed_iteration.txt", MEGATRON).plain(),
     file("pickle", "state").like(&["sklearn", "accelerate"]).words("pickle"),
     file("pickle_by_name", "model.pkl").like(&["sklearn", "accelerate"]).words("pickle"),
-    file("torch", "model.pt").like(&["torch"]).words("zip"),
-    file("torch_legacy", "pytorch_model.bin").like(&["torch/legacy"]).words("pickle"),
-    among("torch_distributed", ".metadata", DISTRIBUTED).like(&["dcp"]).words("pickle"),
+    file("torch", "model.pt").like(&["torch", "lightning", "deepspeed"]).words("zip"),
+    file("torch_legacy", "pytorch_model.bin").like(&["torch/legacy", "peft-torch_bin"]).words("pickle"),
+    among("torch_distributed", ".metadata", DISTRIBUTED).like(&["dcp", "fsdp"]).words("pickle"),
     among("torch_distributed_data", "__0_0.distcp", DISTRIBUTED).like(&["dcp"]).words("zip"),
     file("zip", "data.zip").like(&["torch", "sklearn/skops"]).words("zip"),
     file("skops", "model.skops").like(&["sklearn/skops"]).words("zip"),
@@ -168,6 +177,7 @@ pub const SUBJECTS: &[Subject] = &[
     among("onnx", "model.onnx", &[("w.bin", b"0123456789abcdef")]).plain().like(&["onnx"]),
     among("saved_model", "saved_model.pb", VARIABLES).plain().like(&["tensorflow"]),
     among("tensorflow_index", "model.ckpt-1.index", TENSORFLOW).like(&["tensorflow"]),
+    made("tensorflow_index_sealed", sealed::table),
     among("tensorflow_state", "checkpoint", TENSORFLOW),
     file("tflite", "model.tflite").like(&["tflite", "tensorflow"]),
     file("flax", "flax_model.msgpack").like(&["flax"]),
@@ -175,12 +185,14 @@ pub const SUBJECTS: &[Subject] = &[
     file("nemo", "model.nemo").like(&["nemo"]),
     file("tar", "model.tar").like(&["nemo"]),
     file("torch_tar", "model.pth").like(&["nemo"]),
-    among("orbax_manifest", "manifest.ocdbt", ORBAX),
-    among("orbax_tree", "_METADATA", ORBAX).plain().words("json"),
-    among("orbax_state", "_CHECKPOINT_METADATA", ORBAX).plain().words("json"),
+    among("orbax_manifest", "manifest.ocdbt", ORBAX).like(&["orbax"]),
+    made("orbax_manifest_sealed", sealed::manifest),
+    made("orbax_node_sealed", sealed::node),
+    among("orbax_tree", "_METADATA", ORBAX).plain().like(&["orbax"]).words("json"),
+    among("orbax_state", "_CHECKPOINT_METADATA", ORBAX).plain().like(&["orbax"]).words("json"),
     file("xgboost", "model.json").plain().like(&["xgboost/json"]).words("json"),
     file("xgboost_ubjson", "model.ubj").like(&["xgboost/ubjson"]),
-    file("lightgbm", "model.txt").like(&["lightgbm"]),
+    file("lightgbm", "model.txt").like(&["lightgbm", "lightgbm-json"]),
     among("mlflow", "MLmodel", MLFLOW).plain().like(&["mlflow"]).words("yaml"),
     Subject::of("folder", What::Folder).words("zip"),
     text("report", texts::report).words("json"),
