@@ -20,6 +20,8 @@ use crate::contract::{Contents, Format, Reason};
 
 use tag::{SHOWN, Tag, number};
 
+/// Beside the tags, to convert one of them.
+const SCRIPT: &str = "zero_to_fp32.py";
 /// Names the tag of the last save, and that of the last conversion.
 const LATEST: [&str; 2] = ["latest", "latest_universal"];
 /// The tag that DeepSpeed chooses by itself, before the step.
@@ -128,6 +130,19 @@ fn leftovers(folder: &str, tag: &Tag<'_>, data: u64, notes: &mut Notes) {
 
 fn check_latest(evidence: &Evidence, tags: &BTreeMap<&str, Tag<'_>>, notes: &mut Notes) {
     let universal = universal::parameters(evidence);
+    // The script that DeepSpeed leaves beside the tags says where their root is.
+    let root = evidence.tree.iter().find_map(|(_, file)| file.path.strip_suffix(SCRIPT));
+    if let Some(root) = root.filter(|root| tags.keys().any(|tag| tag.starts_with(root)))
+        && LATEST.iter().all(|name| evidence.tree.find(&format!("{root}{name}")).is_none())
+    {
+        let missing = format!("{root}{}", LATEST[0]);
+        let message = format!(
+            "{} is missing: it is written last and names the folder to load, so the save or the upload did not finish: upload \
+             it, or let path name the folder of one save",
+            names::shown(&missing)
+        );
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
+    }
     for latest in latest(evidence) {
         let folder = latest.folder.as_str();
         let is_there = tags.contains_key(folder) || universal.contains_key(folder);
