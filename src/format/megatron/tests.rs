@@ -56,7 +56,7 @@ fn the_last_ranks_are_known_from_the_arguments() {
         (&["00", "01"][..], (4, 1, 1), "mp_rank_02/"),
         (&["00_000", "00_001"], (1, 3, 1), "mp_rank_00_002/"),
         (&["00_000", "00_001"], (1, 1, 4), "mp_rank_00_002/"),
-        (&["00_000_000", "00_001_000"], (1, 2, 2), "mp_rank_00_001_001/"),
+        (&["00_000_000", "00_001_000"], (1, 2, 2), "mp_rank_00_000_001/"),
     ] {
         let path = format!("iter_0000500/mp_rank_{}/model_optim_rng.pt", ranks[0]);
         let verdict = folder(ranks).with(&path, states(sizes.0, sizes.1, sizes.2)).judge();

@@ -84,7 +84,7 @@ fn archives_of_nemo_1_are_judged_in_place() {
     let unpacked = members().0.into_iter().map(|(path, bytes)| (path.replace("./", "nemo/"), bytes)).collect();
     assert_first(&Folder(unpacked).judge());
     // The configuration of a whole training has the model's below it.
-    let config = format!("trainer: {{}}\nmodel: {{target: a.b.Model, nemo_version: 1.0.0}}\n");
+    let config = "trainer: {}\nmodel: {target: a.b.Model, nemo_version: 1.0.0}\n";
     let verdict = nemo(&members().with("./model_config.yaml", config)).judge();
     assert_eq!(verdict.contents.architecture.as_deref(), Some("Model"));
 }

@@ -130,7 +130,7 @@ fn note_findings(path: &str, verdict: &Verdict, format: Option<Format>, notes: &
                 notes.fatal(Reason::Corrupt, Some(path), message);
             }
             Reason::Corrupt | Reason::SourceChanged if finding.fatal => {
-                notes.fatal(finding.reason, Some(path), message)
+                notes.fatal(finding.reason, Some(path), message);
             }
             Reason::Incomplete if finding.fatal && format.is_some() => {
                 notes.fatal(Reason::Incomplete, Some(path), message);

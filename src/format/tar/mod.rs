@@ -162,8 +162,8 @@ impl Probe for TarFile {
                 note_listing(&listing, file, evidence, notes);
                 evidence.put(file, Walked(listing.members));
             }
-            Some(Stop::Bad(problem)) => unreadable(Problem::Broken(problem), file, evidence, notes),
-            Some(Stop::TooLarge(problem)) => unreadable(Problem::TooLarge(problem), file, evidence, notes),
+            Some(Stop::Bad(problem)) => unreadable(&Problem::Broken(problem), file, evidence, notes),
+            Some(Stop::TooLarge(problem)) => unreadable(&Problem::TooLarge(problem), file, evidence, notes),
             Some(Stop::Need(_)) => {}
         }
     }
@@ -187,12 +187,12 @@ fn note_listing(listing: &Listing, file: usize, evidence: &Evidence, notes: &mut
 }
 
 /// An archive that could not be read to its end may hold anything.
-fn unreadable(problem: Problem, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
+fn unreadable(problem: &Problem, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
     let path = evidence.tree.file(file).path.clone();
     if is_nemo(&path) {
         evidence.put(file, Inside { format: Some(Format::Nemo), contents: Contents::default() });
     }
-    let fact = match &problem {
+    let fact = match problem {
         Problem::Broken(text) => PickleFact {
             tier: PickleTier::Code,
             what: format!("is a tar archive that cannot be read ({text})"),
@@ -201,7 +201,7 @@ fn unreadable(problem: Problem, file: usize, evidence: &mut Evidence, notes: &mu
         Problem::TooLarge(text) => unchecked(text),
         Problem::Foreign => return,
     };
-    note_problem(&problem, file, evidence, notes);
+    note_problem(problem, file, evidence, notes);
     evidence.note_pickle(file, fact);
 }
 
@@ -270,10 +270,10 @@ impl Parse for PackedFile {
             }
             Ok(None) if self.nemo => {
                 let problem = Problem::Broken("what comes out of it is no tar archive".to_owned());
-                unreadable(problem, file, evidence, notes);
+                unreadable(&problem, file, evidence, notes);
             }
             Ok(None) => {}
-            Err(problem) if self.nemo => unreadable(problem, file, evidence, notes),
+            Err(problem) if self.nemo => unreadable(&problem, file, evidence, notes),
             // Data that is named as something else: a corpus is no checkpoint.
             Err(problem) => note_problem(&problem, file, evidence, notes),
         }

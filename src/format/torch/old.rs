@@ -211,10 +211,7 @@ impl Reader<'_> {
             storages.insert(key, Storage { dtype, elements });
         }
         let (stream, root) = self.stream()?;
-        let views = match stream.values.get(root) {
-            Value::List(views) | Value::Tuple(views) => views,
-            _ => return Err(malformed()),
-        };
+        let (Value::List(views) | Value::Tuple(views)) = stream.values.get(root) else { return Err(malformed()) };
         for view in views {
             let parts: Option<Vec<i64>> = stream
                 .values
