@@ -174,7 +174,6 @@ const EXCEPTIONS: &[(&str, &str, &str, &str)] = &[
     ("tensorflow/checkpoint_v1", "checkpoint", "truncate", NAME),
     ("tensorflow/saved_model", "saved_model.pb", "flip", TEXT),
     ("torch/no_checksums", "model.bin", "flip", NAME),
-    ("torch/no_checksums", "model.bin", "flip", TEXT),
     ("trainer/checkpoint-2", "config.json", "remove", OPTIONAL),
     ("xgboost/dart", "model.ubj", "flip", TEXT),
     ("xgboost/json", "model.json", "flip", NAME),
