@@ -4,6 +4,7 @@
 //! under `e2e/tests` and the demo use it (or the cluster that `KUBECONFIG` names) through these modules.
 
 pub mod audit;
+pub mod bench;
 pub mod cache;
 pub mod cluster;
 pub mod command;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use checkpoint_operator_e2e::cluster::Cluster;
-use checkpoint_operator_e2e::{command, demo, images, stages};
+use checkpoint_operator_e2e::{bench, command, demo, images, stages};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -66,6 +66,11 @@ enum Verb {
         waits for its volume until the checkpoint is verified. Leaves everything running: `cargo e2e down` ends it."
     )]
     Demo,
+    /// Measure the product beside other programs
+    Bench {
+        #[command(subcommand)]
+        benchmark: bench::Benchmark,
+    },
     /// Run the stages of the test suite in order, up to the first failure
     #[command(after_help = "Examples:\n  cargo e2e test                                  everything\n  \
         cargo e2e test --list                           the stages\n  \
@@ -118,6 +123,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Images => println!("{}", images::product(&Cluster::from_environment()?, "")?),
         Verb::Demo => demo::run_demo(&Cluster::from_environment()?)?,
+        Verb::Bench { benchmark } => bench::run(&benchmark)?,
         Verb::Test { list: true, .. } => stages::list(),
         Verb::Test { stages, arguments, .. } => return stages::run(&stages, &arguments),
     }

@@ -138,6 +138,8 @@ formats! {
     RunDirectory,
     /// An MLflow model: `MLmodel` and what its flavours name.
     MlflowModel,
+    /// A NeMo checkpoint: a `.nemo` archive of NeMo 1, or a folder of NeMo 2 with `weights/` and `context/`.
+    Nemo,
     /// A distributed checkpoint of Megatron-LM or NeMo (`torch_dist`).
     MegatronDistributed,
     /// A torch distributed checkpoint (DCP): `.metadata` and `.distcp` files, also of FSDP.

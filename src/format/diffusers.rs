@@ -83,6 +83,16 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             );
             notes.fatal(Reason::Incomplete, Some(&folder), message);
         }
+        // A component with weights is made from its configuration.
+        if LIBRARIES.contains(&library.as_str()) && !weightless && has_weights && !files.contains(&"config.json") {
+            let missing = format!("{folder}config.json");
+            let message = format!(
+                "{} is missing: {} names {shown} as {class_shown}, which is made from it; upload it",
+                names::shown(&missing),
+                names::shown(&path)
+            );
+            notes.fatal(Reason::Incomplete, Some(&missing), message);
+        }
         if !weightless {
             variants.insert(name.clone(), files.iter().filter_map(|file| variant(names::base(file))).collect());
         }

@@ -159,6 +159,8 @@ pub(super) struct Evidence {
     found: BTreeMap<(TypeId, usize), Box<dyn Any + Send>>,
     /// Whether tensors' names are needed to compare shards.
     pub keep_names: bool,
+    /// In how many archives the files lie.
+    pub level: u32,
 }
 
 impl Evidence {
@@ -185,6 +187,7 @@ impl Evidence {
             pickles: BTreeMap::new(),
             code: Vec::new(),
             found: BTreeMap::new(),
+            level: 0,
         }
     }
 

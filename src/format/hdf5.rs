@@ -1,6 +1,7 @@
 //! HDF5 files: the superblock against the file's size, groups and datasets within bounds, and the configuration of a Keras model
 //! among the attributes of the root, whose layers may be code (HDF5 file format 3.0, superblocks 0 to 3). Pure, no I/O.
 
+mod checksum;
 mod object;
 #[cfg(test)]
 pub(super) mod tests;
@@ -113,13 +114,23 @@ fn root<'w>(file: &Window<'w>) -> Parsed<(Window<'w>, u64)> {
     let Some(at) = found else { return Err(Stop::bad("it has no HDF5 signature")) };
     // Where the width of addresses stands, the base address, and behind it the address of the root.
     let (width_at, base_at, root_at) = match file.array::<1>(at + 8)? {
-        [0] => (13, 24, 64),
-        [1] => (13, 28, 68),
-        [2 | 3] => (9, 12, 36),
+        [old @ (0 | 1)] => {
+            // Versions of what an old superblock describes: there was only one of each.
+            let [spaces, table, reserved, shared] = file.array(at + 9)?;
+            if (spaces, table, reserved, shared) != (0, 0, 0, 0) {
+                return Err(Stop::bad("its superblock names versions that there are none of"));
+            }
+            if old == 0 { (13, 24, 64) } else { (13, 28, 68) }
+        }
+        [2 | 3] => {
+            // It ends with its own checksum.
+            checksum::check(file, at..at + 44, "its superblock")?;
+            (9, 12, 36)
+        }
         [other] => return Err(Stop::Bad(format!("its superblock has the unknown version {other}"))),
     };
-    let [width] = file.array::<1>(at + width_at)?;
-    if width != 8 {
+    let widths: [u8; 2] = file.array(at + width_at)?;
+    if let Some(width) = widths.iter().find(|width| **width != 8) {
         return Err(Stop::Bad(format!("its addresses have {width} bytes, where every library writes 8")));
     }
     // Base address, one more address, end of the file with what stands before the superblock.

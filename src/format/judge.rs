@@ -10,7 +10,7 @@ use super::{
     probe::{NameProbe, Probe, SniffProbe},
     table, verdict,
 };
-use crate::contract::{Depth, Reason, Validation, filter::Selector};
+use crate::contract::{CodePolicy, Depth, PicklePolicy, Reason, Validation, filter::Selector};
 
 /// How many files are read at once: with [`super::MAX_READ`] this bounds the bytes under way.
 const IN_FLIGHT: usize = 64;
@@ -66,6 +66,26 @@ impl Judge {
     #[must_use]
     pub fn dict(files: Vec<File>, validation: &Validation, volumes: &[Selector]) -> Self {
         Self::of(files, validation, volumes, true)
+    }
+
+    /// A judge of the files within a file, so many archives deep. What is asked of the checkpoint is asked of the outer file.
+    pub(super) fn inside(files: Vec<File>, depth: Depth, level: u32) -> Self {
+        let validation =
+            Validation { depth, pickle: PicklePolicy::Allow, code: CodePolicy::Allow, ..Validation::default() };
+        let mut judge = Self::of(files, &validation, &[], false);
+        judge.evidence.level = level;
+        judge
+    }
+
+    /// What is known so far.
+    pub(super) fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// Bytes that its probes hold or are about to hold.
+    pub(super) fn held(&self) -> u64 {
+        let parked = self.parked.iter().map(|(_, probe)| probe.held());
+        self.pending.values().map(|pending| pending.probe.held()).chain(parked).fold(0, u64::saturating_add)
     }
 
     fn of(files: Vec<File>, validation: &Validation, volumes: &[Selector], inline: bool) -> Self {

@@ -29,6 +29,7 @@ mod metadata;
 mod mlflow;
 mod msgpack;
 mod names;
+mod nemo;
 mod numpy;
 mod onnx;
 mod orbax;
@@ -45,7 +46,9 @@ mod saved_model;
 mod sentence_transformers;
 mod settings;
 mod sharded;
+mod sums;
 mod table;
+mod tar;
 mod tensorflow;
 #[cfg(test)]
 mod tests;

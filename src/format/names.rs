@@ -8,7 +8,10 @@ const PICKLE_EXTENSIONS: [&str; 15] = [
     "skops",
 ];
 /// Extensions that promise a pickle or an archive with pickles: anything else under such a name is damaged.
-const CERTAIN: [&str; 9] = ["pt", "pth", "pt2", "pkl", "pickle", "joblib", "npz", "npy", "skops"];
+const CERTAIN: [&str; 11] = ["pt", "pth", "pt2", "pkl", "pickle", "joblib", "npz", "npy", "skops", "ckpt", "nemo"];
+/// Beginnings of names that frameworks give to files of `torch.save` ending in `.bin`, which alone promises nothing.
+const CERTAIN_BINARIES: [&str; 6] =
+    ["pytorch_model", "adapter_model", "diffusion_pytorch_model", "optimizer", "scheduler", "training_args"];
 /// Names without a telling extension that frameworks give to pickles.
 const PICKLE_NAMES: [&str; 3] = [".metadata", ".tune_metadata", "_preprocessor"];
 const COMPRESSIONS: [&str; 12] = ["gz", "gzip", "bzip2", "bz2", "xz", "zst", "lz4", "lzma", "z", "7z", "zip", "zlib"];
@@ -63,18 +66,23 @@ pub(super) fn is_ignorable(path: &str) -> bool {
     path == METADATA_FILE || matches!(base(path), "README.md" | ".gitattributes" | ".validate_storage_marker")
 }
 
+/// The extension below that of a compression.
+fn inner_extension(name: &str) -> String {
+    let last = extension(name);
+    if COMPRESSIONS.contains(&last.as_str()) { extension(&name[..name.len() - last.len() - 1]) } else { last }
+}
+
 /// Whether the name is one that pickles have, also below a compression's extension.
 pub(super) fn is_pickle(path: &str) -> bool {
     let name = base(path);
-    let last = extension(name);
-    let inner =
-        if COMPRESSIONS.contains(&last.as_str()) { extension(&name[..name.len() - last.len() - 1]) } else { last };
-    PICKLE_EXTENSIONS.contains(&inner.as_str()) || PICKLE_NAMES.contains(&name)
+    PICKLE_EXTENSIONS.contains(&inner_extension(name).as_str()) || PICKLE_NAMES.contains(&name)
 }
 
 /// Whether a file of this name must be a pickle, or an archive or array that may hold some.
 pub(super) fn is_certain_pickle(path: &str) -> bool {
-    CERTAIN.iter().any(|extension| has_extension(path, extension))
+    let (name, inner) = (base(path), inner_extension(base(path)));
+    let binary = inner == "bin" && CERTAIN_BINARIES.iter().any(|beginning| name.starts_with(beginning));
+    CERTAIN.contains(&inner.as_str()) || binary
 }
 
 /// Whether no library writes an empty file of such a name.

@@ -29,6 +29,8 @@ use crate::contract::{Contents, Format, Reason};
 const STATE: &str = "_CHECKPOINT_METADATA";
 /// The tree of the parameters.
 const TREE: &str = "_METADATA";
+/// How the arrays lay on devices; written beside the tree.
+const SHARDING: &str = "_sharding";
 const MANIFEST: &str = "manifest.ocdbt";
 const COMMITTED: &str = "commit_success.txt";
 /// The mark of Orbax's new interface.
@@ -106,8 +108,26 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
         }
     }
     committed(evidence, notes);
+    missing_marks(evidence, notes);
     items(evidence, notes);
     arrays::check(evidence, notes);
+}
+
+/// Files that Orbax does not load without: the state beside the indicator of its newer layout, and the tree beside Zarr folders.
+fn missing_marks(evidence: &Evidence, notes: &mut Notes) {
+    let tree = &evidence.tree;
+    if tree.at_home(INDICATOR).is_some() && tree.at_home(STATE).is_none() {
+        let missing = format!("{}{STATE}", tree.home());
+        let message =
+            format!("{} is missing: Orbax finds the items of a save by it; upload it", names::shown(&missing));
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
+    }
+    if tree.at_home(SHARDING).is_some() && tree.at_home(TREE).is_none() {
+        let missing = format!("{}{TREE}", tree.home());
+        let message =
+            format!("{} is missing: Orbax finds the arrays of a save by it; upload it", names::shown(&missing));
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
+    }
 }
 
 /// A save that began was committed: by the time in its state, or by the file that says so.

@@ -275,8 +275,24 @@ fn prints_to_file(file: &Window<'_>, attribute: &Range<u64>, budget: &mut Budget
     Ok(false)
 }
 
+/// What is written beside the graph alone shows that there was one.
+fn missing_graph(evidence: &Evidence, notes: &mut Notes) {
+    let tree = &evidence.tree;
+    let beside = ["fingerprint.pb", "keras_metadata.pb"].into_iter().find(|name| tree.at_home(name).is_some());
+    let graphs = ["saved_model.pb", "saved_model.pbtxt"].into_iter().all(|name| tree.at_home(name).is_none());
+    if let Some(beside) = beside.filter(|_| graphs) {
+        let missing = format!("{}saved_model.pb", tree.home());
+        let message = format!(
+            "{} is missing: {beside} is written beside the graph of a SavedModel; upload it",
+            names::shown(&missing)
+        );
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
+    }
+}
+
 /// Variables and assets that the graphs name are there. The variables themselves are a checkpoint, and judged as one.
 fn check(evidence: &mut Evidence, notes: &mut Notes) {
+    missing_graph(evidence, notes);
     for (file, model) in evidence.all::<Model>() {
         let path = &evidence.tree.file(file).path;
         if path.ends_with(GRAPH) {

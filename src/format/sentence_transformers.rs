@@ -17,6 +17,8 @@ const CONFIG: &str = "config_sentence_transformers.json";
 /// Ends of the names of modules that have weights.
 const WEIGHTED: [&str; 7] =
     [".Transformer", ".Dense", ".LSTM", ".CNN", ".WeightedLayerPooling", ".CLIPModel", ".StaticEmbedding"];
+/// Ends of the names of modules that have a configuration.
+const CONFIGURED: [&str; 4] = [".Transformer", ".Dense", ".Pooling", ".LSTM"];
 /// Where its own modules come from.
 const OWN: &str = "sentence_transformers.";
 
@@ -46,11 +48,17 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
         let message = format!("{} is damaged: it is no JSON list; {UPLOAD_AGAIN}", names::shown(&path));
         return notes.fatal(Reason::Corrupt, Some(&path), message);
     };
+    let config = format!("{home}{CONFIG}");
+    if text::at(evidence, &config).is_some_and(|text| serde_json::from_str::<Value>(text).is_err()) {
+        let message = format!("{} is damaged: it is no JSON; {UPLOAD_AGAIN}", names::shown(&config));
+        notes.fatal(Reason::Corrupt, Some(&config), message);
+    }
     let mut foreign = Vec::new();
     for module in &listed {
         let member = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or_default();
         let (folder, class) = (member("path"), member("type"));
         let below = format!("{home}{folder}/");
+        settings(evidence, &path, if folder.is_empty() { home } else { &below }, class, notes);
         // The first module usually lies in the root.
         if !folder.is_empty()
             && !class.ends_with(".Normalize")
@@ -60,11 +68,10 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             let message =
                 format!("{shown} is missing: {} names it as {}; upload it", names::shown(&path), names::shown(class));
             notes.fatal(Reason::Incomplete, Some(&below), message);
-        } else if !folder.is_empty()
-            && WEIGHTED.iter().any(|end| class.ends_with(end))
-            && !has_weights(evidence, &below)
+        } else if WEIGHTED.iter().any(|end| class.ends_with(end))
+            && !has_weights(evidence, if folder.is_empty() { home } else { &below }, folder.is_empty())
         {
-            let shown = names::shown(&below);
+            let shown = if folder.is_empty() { "the root".to_owned() } else { names::shown(&below) };
             let message = format!(
                 "{shown} has no weights: {} names it as {}; upload them",
                 names::shown(&path),
@@ -82,9 +89,25 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
     }
 }
 
-fn has_weights(evidence: &Evidence, folder: &str) -> bool {
+/// A module is made from its configuration.
+fn settings(evidence: &Evidence, path: &str, folder: &str, class: &str, notes: &mut Notes) {
+    let missing = format!("{folder}config.json");
+    let there = evidence.tree.iter().any(|(_, file)| file.path.starts_with(folder));
+    if there && CONFIGURED.iter().any(|end| class.ends_with(end)) && evidence.tree.find(&missing).is_none() {
+        let message = format!(
+            "{} is missing: {} names the module as {}, which is made from it; upload it",
+            names::shown(&missing),
+            names::shown(path),
+            names::shown(class)
+        );
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
+    }
+}
+
+/// Whether there are weights below the folder, or directly in it.
+fn has_weights(evidence: &Evidence, folder: &str, directly: bool) -> bool {
     evidence.tree.iter().any(|(_, file)| {
-        file.path.starts_with(folder)
+        file.path.strip_prefix(folder).is_some_and(|rest| !(directly && rest.contains('/')))
             && (names::is_weights(&file.path) || names::index(names::base(&file.path)).is_some())
     })
 }

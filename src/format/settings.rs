@@ -60,7 +60,7 @@ fn follow(evidence: &Evidence) -> Vec<FileProbe> {
 
 fn is_known(path: &str) -> bool {
     let name = names::base(path);
-    NAMES.contains(&name) || name.ends_with("_config.json")
+    NAMES.contains(&name) || name.ends_with("_config.json") || names::folder(path).ends_with("array_metadatas/")
 }
 
 fn reader(path: &str, size: u64) -> Box<dyn Probe> {

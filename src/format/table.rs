@@ -4,10 +4,10 @@ use super::{
     accelerate, archive, code, deepspeed, dict, diffusers, distributed, empty,
     evidence::{Evidence, Tree},
     findings::Notes,
-    flax, generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, numpy, onnx, orbax, peft, pickle,
+    flax, generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, nemo, numpy, onnx, orbax, peft, pickle,
     probe::{Probe, Sniff},
-    ray, run, safetensors, saved_model, sentence_transformers, settings, sharded, tensorflow, tflite, torch, trainer,
-    trees,
+    ray, run, safetensors, saved_model, sentence_transformers, settings, sharded, sums, tensorflow, tflite, torch,
+    trainer, trees,
 };
 use crate::contract::{Contents, Format};
 
@@ -63,6 +63,7 @@ pub(super) const FORMATS: &[Family] = &[
     dict::FAMILY,
     run::FAMILY,
     mlflow::FAMILY,
+    nemo::FAMILY,
     distributed::MEGATRON_FAMILY,
     distributed::FAMILY,
     orbax::FAMILY,
@@ -101,7 +102,7 @@ pub(super) const FORMATS: &[Family] = &[
 ];
 
 /// Readers that judge files of every format and name none.
-pub(super) const READERS: &[Family] = &[code::READER, empty::READER, settings::READER];
+pub(super) const READERS: &[Family] = &[code::READER, empty::READER, sums::READER, settings::READER];
 
 /// All formats and readers, in the order in which they are asked.
 pub(super) fn all() -> impl Iterator<Item = &'static Family> {

@@ -6,6 +6,7 @@ mod parts;
 mod slices;
 #[cfg(test)]
 mod tests;
+mod zarr;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +32,8 @@ use slices::Slices;
 const METADATA: &str = ".metadata";
 /// Megatron's mark of a complete checkpoint beside it.
 const MEGATRON: &str = "metadata.json";
+/// What all ranks share, in a file of its own.
+const COMMON: &str = "common.pt";
 /// How many leftovers are named.
 const SHOWN: usize = 8;
 
@@ -50,6 +53,8 @@ pub(super) const FAMILY: Family = Family {
 pub(super) const MEGATRON_FAMILY: Family = Family {
     claims: |evidence| !megatron(evidence).is_empty(),
     places: megatron,
+    probe: zarr::probe,
+    check: |evidence, notes| zarr::check(evidence, notes),
     describe,
     judged: "as `TorchDistributed`, with Megatron's mark beside it",
     ..Family::of(Format::MegatronDistributed)
@@ -74,6 +79,9 @@ fn places(evidence: &Evidence) -> Vec<String> {
 fn megatron(evidence: &Evidence) -> Vec<String> {
     let mut folders = places(evidence);
     folders.retain(|folder| evidence.tree.find(&format!("{folder}{MEGATRON}")).is_some());
+    folders.extend(zarr::folders(evidence));
+    folders.sort();
+    folders.dedup();
     folders
 }
 
@@ -148,6 +156,7 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
     }
     let mut unread = Vec::new();
     for folder in places(evidence) {
+        megatron_mark(evidence, &folder, notes);
         let has = |name: &str| evidence.tree.find(&format!("{folder}{name}")).is_some();
         let ranks = evidence.tree.iter().any(|(_, file)| {
             file.path.strip_prefix(folder.as_str()).is_some_and(|name| !name.contains('/') && is_metadata(name))
@@ -190,6 +199,20 @@ fn ranks_without<'a>(evidence: &Evidence, folder: &str, left: Vec<&'a str>, note
         notes.fatal(Reason::Incomplete, Some(path), message);
     }
     left.into_iter().filter(|path| missing(path).is_none()).collect()
+}
+
+/// Megatron writes its mark last, behind what the ranks share.
+fn megatron_mark(evidence: &Evidence, folder: &str, notes: &mut Notes) {
+    let has = |name: &str| evidence.tree.find(&format!("{folder}{name}")).is_some();
+    if has(COMMON) && !has(MEGATRON) {
+        let missing = format!("{folder}{MEGATRON}");
+        let message = format!(
+            "{} is missing: Megatron writes it last, so the save or the upload did not finish: upload it again or use an \
+             earlier checkpoint",
+            names::shown(&missing)
+        );
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
+    }
 }
 
 /// Files of another save are harmless, unless the metadata itself could not be read.
@@ -250,6 +273,7 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
     let parts = parts::counts(evidence);
     let own = evidence.all::<Metadata>().next().is_some() || parts.tensors > 0;
     counts.merge(&parts);
+    zarr::count(evidence, &mut counts);
     counts.describe(contents);
     if own {
         contents.framework = contents.framework.take().or_else(|| Some("pytorch".to_owned()));

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::super::window::{Parsed, Stop, Window};
+use super::{
+    super::window::{Parsed, Stop, Window},
+    checksum,
+};
 
 /// An address that is none.
 pub(super) const UNDEFINED: u64 = u64::MAX;
@@ -75,7 +78,9 @@ pub(super) fn messages(window: &Window<'_>, address: u64) -> Parsed<Vec<Message>
         cursor.skip(6 + more)?;
         let size = cursor.number(1 << (flags & 3))?;
         reader.ordered = flags & 4 != 0;
-        reader.open.push(cursor.skip(size)?);
+        let first = cursor.skip(size)?;
+        checksum::check(window, address..first.end, &format!("the object at byte {address}"))?;
+        reader.open.push(first);
     } else {
         if start[0] != 1 {
             return Err(Stop::Bad(format!("there is no object at byte {address}")));

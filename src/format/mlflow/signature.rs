@@ -40,10 +40,9 @@ fn kind(column: &Value, depth: u32) -> String {
         let sizes = tensor.get("shape").and_then(Value::as_array).into_iter().flatten().map(Value::to_string);
         return format!("tensor of {dtype} [{}]", sizes.take(16).collect::<Vec<_>>().join(", "));
     }
-    match (of("items"), of("values"), column.get("properties").and_then(Value::as_object)) {
-        (Some(inner), ..) => format!("{name} of {inner}"),
-        (_, Some(inner), _) => format!("{name} of {inner}"),
-        (.., Some(members)) => {
+    match (of("items").or_else(|| of("values")), column.get("properties").and_then(Value::as_object)) {
+        (Some(inner), _) => format!("{name} of {inner}"),
+        (None, Some(members)) => {
             format!("{name} of {}", members.keys().take(8).cloned().collect::<Vec<_>>().join(", "))
         }
         _ => name.to_owned(),

@@ -200,13 +200,13 @@ fn leaf(reader: &mut Reader<'_>, files: &Files, parent: &Child, keys: Vec<Vec<u8
     let kinds = reader.varints(keys.len())?;
     let placed = kinds.iter().filter(|kind| **kind == 1).count();
     let (ids, offsets) = reader.places(placed)?;
-    let mut places = ids.into_iter().zip(offsets);
+    let mut outside = ids.into_iter().zip(offsets);
     let mut names = Names::default();
     let mut entries = Vec::with_capacity(keys.len());
     for ((key, length), kind) in keys.into_iter().zip(lengths).zip(kinds) {
         names.add(parent.prefix.len() + key.len())?;
         let key = [&parent.prefix[..], &key].concat();
-        let value = match (kind, if kind == 1 { places.next() } else { None }) {
+        let value = match (kind, if kind == 1 { outside.next() } else { None }) {
             (0, _) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 Value::Inline(reader.take(length)?.to_vec())

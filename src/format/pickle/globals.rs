@@ -54,7 +54,7 @@ pub(super) fn renamed(module: &str) -> &str {
 }
 
 /// How dangerous an import is, in Python 3's names.
-pub(super) fn tier(module: &str, name: &str) -> PickleTier {
+pub(in crate::format) fn tier(module: &str, name: &str) -> PickleTier {
     let has = |list: &List| list.get(module).is_some_and(|names| names.contains(name));
     if has(&TORCH) || has(&DISTRIBUTED) {
         PickleTier::TensorsOnly

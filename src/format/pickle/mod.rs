@@ -12,6 +12,7 @@ pub(in crate::format) mod tests;
 mod values;
 
 pub(super) use file::{FAMILY, JOBLIB};
+pub(super) use globals::tier;
 use machine::Gap;
 pub(super) use values::{Value, ValueId, Values};
 
