@@ -13,6 +13,8 @@ use super::{
 };
 use crate::contract::{Contents, Format, Reason};
 
+mod header;
+
 /// The first bytes of a file.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
 /// The longest header that is read, in bytes; NumPy itself takes 10,000 unless told otherwise.
@@ -20,6 +22,8 @@ const MAX_HEADER: u64 = 64 << 10;
 const OBJECT: &str = "object";
 /// The most arrays of an archive that are read.
 const ARRAYS: usize = 4096;
+
+use header::Members;
 
 /// Files of NumPy.
 pub(super) const FAMILY: Family = Family {
@@ -64,6 +68,11 @@ impl Parse for ArrayFile {
         match outcome {
             Ok((counts, pickle)) => {
                 evidence.put(file, Arrays(counts));
+                if let Some(problem) = pickle.as_ref().and_then(|pickle| pickle.broken.as_ref()) {
+                    let shown = names::shown(&path);
+                    let message = format!("{shown} is damaged: its pickle cannot be read: {problem}; {UPLOAD_AGAIN}");
+                    notes.fatal(Reason::Corrupt, Some(&path), message);
+                }
                 if let Some(pickle) = pickle {
                     evidence.note_pickle(file, pickle);
                 }
@@ -115,11 +124,7 @@ pub(super) fn pickle(window: &Window<'_>, name: &str) -> Parsed<Option<PickleFac
         return Ok(None);
     }
     let place = if name.is_empty() { "array of Python objects" } else { name };
-    let fact = pickle::judge_named(&window.part(header.data..window.len())?, place)?;
-    match fact.as_ref().and_then(|fact| fact.broken.as_ref()) {
-        Some(problem) => Err(Stop::Bad(format!("its pickle cannot be read: {problem}"))),
-        None => Ok(fact),
-    }
+    pickle::judge_named(&window.part(header.data..window.len())?, place)
 }
 
 fn check_size(header: &Header, window: &Window<'_>) -> Parsed<()> {
@@ -144,32 +149,15 @@ fn header(window: &Window<'_>) -> Parsed<Header> {
     }
     let text = String::from_utf8_lossy(window.bytes(at..at + length)?).into_owned();
     let malformed = |what: &str| Stop::Bad(format!("its header names no {what}"));
-    let descr = member(&text, "descr").ok_or_else(|| malformed("descr"))?;
-    let shape = member(&text, "shape").ok_or_else(|| malformed("shape"))?;
+    let Members { descr, shape } = header::members(&text)?;
     let elements = elements(shape).ok_or_else(|| malformed("usable shape"))?;
     let data = at + length;
     if descr.starts_with('[') {
         // The fields of records have shapes and alignments: NumPy alone computes their size.
-        return Ok(Header { dtype: "record", size: None, objects: has_objects(descr), elements, data });
+        return Ok(Header { dtype: "record", size: None, objects: header::has_objects(descr), elements, data });
     }
-    let (dtype, size) = dtype(descr.trim_matches(['\'', '"'])).ok_or_else(|| malformed("known descr"))?;
+    let (dtype, size) = header::literal(descr).and_then(dtype).ok_or_else(|| malformed("known descr"))?;
     Ok(Header { dtype, size, objects: dtype == OBJECT, elements, data })
-}
-
-/// The text of a member of the header's dict, up to the comma that ends it.
-fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let at = [format!("'{name}':"), format!("\"{name}\":")].iter().find_map(|key| Some(text.find(key)? + key.len()))?;
-    let rest = text.get(at..)?.trim_start();
-    let mut depth = 0u32;
-    for (index, character) in rest.char_indices() {
-        match character {
-            '(' | '[' => depth += 1,
-            ')' | ']' => depth = depth.saturating_sub(1),
-            ',' | '}' if depth == 0 => return Some(rest.get(..index)?.trim()),
-            _ => {}
-        }
-    }
-    None
 }
 
 fn elements(shape: &str) -> Option<u64> {
@@ -186,6 +174,11 @@ fn dtype(descr: &str) -> Option<(&'static str, Option<u64>)> {
     let kind = descr.chars().next()?;
     let digits: String = descr.get(1..)?.chars().take_while(char::is_ascii_digit).collect();
     let size = digits.parse::<u64>().ok();
+    // `f8,O` is a record, with objects.
+    let unit = descr.get(1 + digits.len()..)?;
+    if !unit.is_empty() && !(matches!(kind, 'M' | 'm') && unit.starts_with('[') && unit.ends_with(']')) {
+        return None;
+    }
     let name = match (kind, size) {
         ('O', _) => return Some((OBJECT, None)),
         ('f', Some(2)) => "F16",
@@ -210,14 +203,6 @@ fn dtype(descr: &str) -> Option<(&'static str, Option<u64>)> {
         _ => return None,
     };
     Some((name, size))
-}
-
-/// Whether a field of a record is of Python objects.
-fn has_objects(descr: &str) -> bool {
-    let texts = descr.split(['\'', '"']).map(|text| text.trim_start_matches(['<', '>', '|', '=']));
-    texts
-        .into_iter()
-        .any(|text| text.strip_prefix('O').is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit())))
 }
 
 fn describe(evidence: &Evidence, contents: &mut Contents) {
