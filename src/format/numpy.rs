@@ -70,6 +70,11 @@ impl Parse for ArrayFile {
         match outcome {
             Ok((counts, pickle)) => {
                 evidence.put(file, Arrays(counts));
+                if let Some(problem) = pickle.as_ref().and_then(|pickle| pickle.broken.as_ref()) {
+                    let shown = names::shown(&path);
+                    let message = format!("{shown} is damaged: its pickle cannot be read: {problem}; {UPLOAD_AGAIN}");
+                    notes.fatal(Reason::Corrupt, Some(&path), message);
+                }
                 if let Some(pickle) = pickle {
                     evidence.note_pickle(file, pickle);
                 }
@@ -121,11 +126,7 @@ pub(super) fn pickle(window: &Window<'_>, name: &str) -> Parsed<Option<PickleFac
         return Ok(None);
     }
     let place = if name.is_empty() { "array of Python objects" } else { name };
-    let fact = pickle::judge_named(&window.part(header.data..window.len())?, place)?;
-    match fact.as_ref().and_then(|fact| fact.broken.as_ref()) {
-        Some(problem) => Err(Stop::Bad(format!("its pickle cannot be read: {problem}"))),
-        None => Ok(fact),
-    }
+    pickle::judge_named(&window.part(header.data..window.len())?, place)
 }
 
 fn check_size(header: &Header, window: &Window<'_>) -> Parsed<()> {

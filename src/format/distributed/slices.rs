@@ -43,7 +43,12 @@ impl Slices {
 
     fn leave(&mut self, begin: u64, probe: WindowProbe<Item>) {
         let fact = match probe.outcome() {
-            Some(Ok(fact)) => fact,
+            Some(Ok(scan)) => {
+                if let Some(problem) = scan.problems.into_iter().next() {
+                    self.problem.get_or_insert_with(|| format!("its item at byte {begin}: {problem}"));
+                }
+                scan.worst
+            }
             Some(Err(Problem::Broken(problem))) => {
                 self.problem.get_or_insert_with(|| format!("its item at byte {begin}: {problem}"));
                 None
@@ -97,7 +102,7 @@ impl Probe for Slices {
 struct Item;
 
 impl Parse for Item {
-    type Output = Option<PickleFact>;
+    type Output = archive::Scan;
 
     fn parse(&self, item: &Window<'_>) -> Parsed<Self::Output> {
         let fact = archive::item(item)?;

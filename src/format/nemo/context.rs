@@ -120,7 +120,7 @@ pub(super) fn note_code(evidence: &mut Evidence) {
     let mut found = Vec::new();
     for (file, imports) in evidence.all::<Imports>() {
         let is_known = |module: &str| KNOWN.contains(&module.split('.').next().unwrap_or(module));
-        let dangerous = |(module, name): &&(String, String)| pickle::tier(module, name) == PickleTier::Dangerous;
+        let dangerous = |(module, name): &&(String, String)| pickle::tier(module, name, false) == PickleTier::Dangerous;
         if let Some((module, name)) = imports.0.iter().find(dangerous) {
             let what = format!("calls {module}.{name} while NeMo builds the model");
             found.push(CodeFact { on_load: true, file, what });
