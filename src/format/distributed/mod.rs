@@ -214,7 +214,7 @@ fn megatron_mark(evidence: &Evidence, folder: &str, notes: &mut Notes) {
     if has(COMMON) && !has(MEGATRON) {
         let missing = format!("{folder}{MEGATRON}");
         let message = format!(
-            "{} is missing: Megatron writes it last, so the save or the upload did not finish: upload it again or use an \
+            "{} is missing: it is Megatron's mark and written last, so the save or the upload did not finish: upload it again or use an \
              earlier checkpoint",
             names::shown(&missing)
         );

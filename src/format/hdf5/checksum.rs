@@ -19,7 +19,7 @@ pub(super) fn check(file: &Window<'_>, range: Range<u64>, what: &str) -> Parsed<
 }
 
 /// The hash of the bytes, from nothing.
-fn lookup3(bytes: &[u8]) -> u32 {
+pub(super) fn lookup3(bytes: &[u8]) -> u32 {
     let seed = 0xdead_beef_u32.wrapping_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
     let mut state = [seed; 3];
     let mut rest = bytes;

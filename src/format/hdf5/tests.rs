@@ -196,15 +196,23 @@ fn the_newest_form_is_read() {
     };
     let messages = [link("kernel", 200), link("again", 200), link("loop", 48)].concat();
     let mut bytes = [SIGNATURE, &[3, 8, 8, 0], &[0; 8], &[0xFF; 8], &[0; 8], &48u64.to_le_bytes(), &[0; 4]].concat();
-    put(&mut bytes, 48, &[b"OHDR\x02\0", &[u8::try_from(messages.len()).unwrap()][..], &messages, &[0; 4]].concat());
+    let head = [b"OHDR\x02\0", &[u8::try_from(messages.len()).unwrap()][..], &messages].concat();
+    put(&mut bytes, 48, &[&head[..], &checksum::lookup3(&head).to_le_bytes()].concat());
     let layout = [&[3, 1][..], &400u64.to_le_bytes(), &12u64.to_le_bytes()].concat();
     put(&mut bytes, 200, &object(&[message(1, &shape(&[3])), message(3, &F32), message(8, &layout)]));
     put(&mut bytes, 400, &[0; 12]);
     let end = (bytes.len() as u64).to_le_bytes();
     bytes[28..36].copy_from_slice(&end);
-    let verdict = judge(bytes);
+    let sum = checksum::lookup3(&bytes[..44]).to_le_bytes();
+    bytes[44..48].copy_from_slice(&sum);
+    let verdict = judge(bytes.clone());
     assert_good(&verdict);
     assert_eq!((verdict.contents.tensors, verdict.contents.parameters), (Some(1), Some(3)));
+    for at in (9..48).chain(48..48 + head.len()) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x10;
+        assert!(!judge(changed).is_good(), "byte {at}");
+    }
 }
 
 proptest::proptest! {
