@@ -141,7 +141,14 @@ fn follow(evidence: &Evidence) -> Vec<FileProbe> {
         if let Some(file) = evidence.tree.find(&path) {
             let size = evidence.tree.file(file).size;
             let ranges = slices.iter().map(|slice| slice.offset..slice.offset.saturating_add(slice.length));
-            let within: Vec<_> = ranges.filter(|range| range.end <= size && !range.is_empty()).collect();
+            let mut end = 0;
+            // Items that lie over each other are refused below, so they need not be read, however many they are.
+            let within = ranges.filter(|range| range.end <= size && !range.is_empty()).filter(|range| {
+                let apart = range.start >= end;
+                end = if apart { range.end } else { end };
+                apart
+            });
+            let within: Vec<_> = within.collect();
             probes.push((file, Box::new(Slices::new(within))));
         }
     }

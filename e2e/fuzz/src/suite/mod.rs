@@ -26,8 +26,8 @@ pub fn check(subject: &Subject, bytes: &[u8]) {
         }
         What::Folder => judging::check(&judging::folder(bytes)),
         What::Made(make) => {
-            let made = make(bytes);
-            let files: Vec<_> = made.iter().map(|(path, bytes)| (*path, bytes.as_slice())).collect();
+            let checkpoint = make(bytes);
+            let files: Vec<_> = checkpoint.iter().map(|(path, bytes)| (*path, bytes.as_slice())).collect();
             judging::check(&files);
         }
         What::Text(check) => {
