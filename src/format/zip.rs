@@ -109,8 +109,21 @@ pub(super) fn directory(window: &Window<'_>) -> Parsed<Directory> {
         let found = directory.entries.len();
         return Err(Stop::Bad(format!("its end announces {} entries, its directory has {found}", end.entries)));
     }
+    apart(&directory)?;
     check(window, &mut directory, end.offset)?;
     Ok(directory)
+}
+
+/// No library lays entries over each other; an archive that does makes its readers read the same bytes as often as it likes.
+fn apart(directory: &Directory) -> Parsed<()> {
+    let mut places: Vec<(u64, u64)> =
+        directory.entries.iter().map(|entry| (entry.header, entry.compressed.saturating_add(30))).collect();
+    places.sort_unstable();
+    let over = |(here, next): (&(u64, u64), &(u64, u64))| here.0.saturating_add(here.1) > next.0;
+    if places.iter().zip(places.iter().skip(1)).any(over) {
+        return Err(Stop::bad("two of its entries lie in one place"));
+    }
+    Ok(())
 }
 
 /// What the entries say together.
@@ -145,11 +158,38 @@ fn check(window: &Window<'_>, directory: &mut Directory, end: u64) -> Parsed<()>
             break;
         }
     }
+    let mut order: Vec<&Entry> = directory.entries.iter().collect();
+    order.sort_by_key(|entry| entry.header);
+    for (entry, next) in order.iter().zip(order.iter().skip(1)) {
+        if entry.header + 30 + entry.name.len() as u64 + entry.compressed > next.header {
+            notes.push(format!(
+                "has entries {} and {} in one place",
+                names::shown(&entry.name),
+                names::shown(&next.name)
+            ));
+            break;
+        }
+    }
+    if let Some(last) = order.last() {
+        notes.extend(behind_last(window, last, end)?);
+    }
     for note in notes {
         directory.note(note);
     }
-    debug_assert!(window.len() >= end);
     Ok(())
+}
+
+/// What lies between the last entry and the directory: another directory there is what other readers take.
+fn behind_last(window: &Window<'_>, last: &Entry, end: u64) -> Parsed<Option<String>> {
+    let (range, _) = match locate(window, last) {
+        Err(Stop::Bad(text)) => return Ok(Some(format!("is damaged at its last entry: {text}"))),
+        located => located?,
+    };
+    let between = end.checked_sub(range.end);
+    // Sizes that were not known in time stand behind the data, with or without a mark, in 32 or 64 bits.
+    let described = last.flags & 8 != 0 && matches!(between, Some(12 | 16 | 20 | 24));
+    let fits = described || between == Some(0);
+    Ok((!fits).then(|| "has bytes between its last entry and its directory".to_owned()))
 }
 
 fn end(window: &Window<'_>) -> Parsed<End> {
@@ -166,6 +206,12 @@ fn end(window: &Window<'_>) -> Parsed<End> {
     let (at, record) = found.ok_or_else(missing)?;
     let comment = number::<2>(record, 20);
     let trailing = (record.len() as u64).saturating_sub(22 + comment);
+    if 22 + comment > record.len() as u64 {
+        return Err(Stop::bad("its end promises a comment that is not there: it is truncated"));
+    }
+    if number::<2>(record, 4) != 0 || number::<2>(record, 6) != 0 {
+        return Err(Stop::bad("it is one of several parts"));
+    }
     let mut end = End {
         offset: number::<4>(record, 16),
         size: number::<4>(record, 12),
@@ -182,6 +228,10 @@ fn end(window: &Window<'_>) -> Parsed<End> {
     let large = window.bytes(large_at..large_at.saturating_add(56))?;
     if !large.starts_with(b"PK\x06\x06") {
         return Err(Stop::bad("its end record for large archives is missing"));
+    }
+    // Python takes the record that lies right before the locator, others the one that the locator names.
+    if large_at.saturating_add(12).saturating_add(number::<8>(large, 4)) != locator_at {
+        return Err(Stop::bad("its end record for large archives is not where it must be"));
     }
     let both = [
         (end.entries, number::<8>(large, 32), 0xFFFF),
@@ -209,7 +259,7 @@ fn entry(bytes: &[u8], at: usize) -> Parsed<(Entry, usize)> {
     if next > bytes.len() {
         return Err(damaged());
     }
-    let mut large = large_fields(extra);
+    let mut large = large_fields(extra).ok_or_else(damaged)?;
     let mut field = |at| match number::<4>(fixed, at) {
         0xFFFF_FFFF => large.next().ok_or_else(damaged),
         value => Ok(value),
@@ -232,38 +282,69 @@ fn entry(bytes: &[u8], at: usize) -> Parsed<(Entry, usize)> {
     Ok((entry, next))
 }
 
-/// The 64-bit numbers of the extra field 1, in the order: size, compressed size, offset.
-fn large_fields(extra: &[u8]) -> impl Iterator<Item = u64> {
+/// The 64-bit numbers of the extra field 1, in the order: size, compressed size, offset. None when there are two such fields.
+fn large_fields(extra: &[u8]) -> Option<impl Iterator<Item = u64>> {
     let mut rest = extra;
-    let mut fields: &[u8] = &[];
+    let mut fields: Option<&[u8]> = None;
     while let Some((head, tail)) = rest.split_at_checked(4) {
         let length = usize::try_from(number::<2>(head, 2)).unwrap_or_default();
         let Some((body, next)) = tail.split_at_checked(length) else { break };
-        if number::<2>(head, 0) == 1 {
-            fields = body;
-            break;
+        if number::<2>(head, 0) == 1 && fields.replace(body).is_some() {
+            return None;
         }
         rest = next;
     }
-    fields.chunks_exact(8).map(|chunk| number::<8>(chunk, 0))
+    Some(fields.unwrap_or_default().chunks_exact(8).map(|chunk| number::<8>(chunk, 0)))
 }
 
-/// The length of a local header's fixed part and what it says of the rest; checked against the directory.
+/// The length of a local header, which must agree with the directory.
+///
+/// # Errors
+/// `Bad` when it does not.
 pub(super) fn local_length(fixed: &[u8], entry: &Entry) -> Parsed<u64> {
+    match local(fixed, entry)? {
+        (length, None) => Ok(length),
+        (_, Some(problem)) => Err(Stop::Bad(problem)),
+    }
+}
+
+/// The length of a local header by its fixed part, and how it contradicts the directory.
+fn local(fixed: &[u8], entry: &Entry) -> Parsed<(u64, Option<String>)> {
     let shown = || names::shown(&entry.name);
     if !fixed.starts_with(b"PK\x03\x04") || fixed.len() < 30 {
         return Err(Stop::Bad(format!("its entry {} has no header of its own", shown())));
     }
+    let length = 30 + number::<2>(fixed, 26) + number::<2>(fixed, 28);
     if number::<2>(fixed, 8) != u64::from(entry.method) || number::<2>(fixed, 6) & 0x2061 != 0 {
-        return Err(Stop::Bad(format!("its entry {} is described in two ways", shown())));
+        return Ok((length, Some(format!("its entry {} is described in two ways", shown()))));
     }
     let streamed = number::<2>(fixed, 6) & 8 != 0;
     let sizes = [number::<4>(fixed, 18), number::<4>(fixed, 22)];
     let agree = |local: u64, central: u64| local == central || local == 0xFFFF_FFFF || (streamed && local == 0);
-    if !agree(sizes[0], entry.compressed) || !agree(sizes[1], entry.size) {
-        return Err(Stop::Bad(format!("its entry {} has other sizes in its header than in the directory", shown())));
+    let agree = agree(sizes[0], entry.compressed) && agree(sizes[1], entry.size);
+    let problem =
+        (!agree).then(|| format!("its entry {} has other sizes in its header than in the directory", shown()));
+    Ok((length, problem))
+}
+
+/// Where the bytes of an entry lie, and how its own header contradicts the directory, whose word counts as in Python and torch.
+///
+/// # Errors
+/// `Bad` when there is no such place.
+pub(super) fn locate(window: &Window<'_>, entry: &Entry) -> Parsed<(Range<u64>, Option<String>)> {
+    let fixed = window.bytes(entry.header..entry.header.saturating_add(30))?;
+    let (length, mut problem) = local(fixed, entry)?;
+    let name_at = entry.header + 30;
+    let name = window.bytes(name_at..name_at + number::<2>(fixed, 26))?;
+    if String::from_utf8_lossy(name) != entry.name {
+        problem = Some(format!(
+            "its entry {} is named {} in its own header",
+            names::shown(&entry.name),
+            names::shown(&String::from_utf8_lossy(name))
+        ));
     }
-    Ok(30 + number::<2>(fixed, 26) + number::<2>(fixed, 28))
+    let begin = entry.header + length;
+    Ok((begin..begin.saturating_add(entry.compressed), problem))
 }
 
 /// Where the bytes of an entry lie. Its own header is compared with the directory's.
@@ -271,18 +352,10 @@ pub(super) fn local_length(fixed: &[u8], entry: &Entry) -> Parsed<u64> {
 /// # Errors
 /// `Bad` when they contradict each other.
 pub(super) fn data(window: &Window<'_>, entry: &Entry) -> Parsed<Range<u64>> {
-    let fixed = window.bytes(entry.header..entry.header.saturating_add(30))?;
-    let begin = entry.header + local_length(fixed, entry)?;
-    let name_at = entry.header + 30;
-    let name = window.bytes(name_at..name_at + number::<2>(fixed, 26))?;
-    if String::from_utf8_lossy(name) != entry.name {
-        return Err(Stop::Bad(format!(
-            "its entry {} is named {} in its own header",
-            names::shown(&entry.name),
-            names::shown(&String::from_utf8_lossy(name))
-        )));
+    match locate(window, entry)? {
+        (range, None) => Ok(range),
+        (_, Some(problem)) => Err(Stop::Bad(problem)),
     }
-    Ok(begin..begin.saturating_add(entry.compressed))
 }
 
 /// The content of an entry of at most `limit` bytes; its CRC-32 is checked when there is one.
@@ -290,29 +363,44 @@ pub(super) fn data(window: &Window<'_>, entry: &Entry) -> Parsed<Range<u64>> {
 /// # Errors
 /// `Bad` when it is damaged, `TooLarge` when it is larger or compressed in another way than deflate.
 pub(super) fn content<'a>(window: &Window<'a>, entry: &Entry, limit: u64) -> Parsed<Cow<'a, [u8]>> {
-    let shown = || names::shown(&entry.name);
-    if entry.size > limit {
-        return Err(Stop::TooLarge(format!("its entry {} has {} bytes, more than {limit}", shown(), entry.size)));
+    let content = unpack(window, entry, data(window, entry)?, limit)?;
+    match checksum(entry, &content) {
+        Some(problem) => Err(Stop::Bad(problem)),
+        None => Ok(content),
     }
-    let bytes = window.bytes(data(window, entry)?)?;
-    let content = match entry.method {
-        0 => Cow::Borrowed(bytes),
+}
+
+/// What is wrong with the checksum of an entry.
+pub(super) fn checksum(entry: &Entry, content: &[u8]) -> Option<String> {
+    let mut crc = Crc::new();
+    crc.update(content);
+    (entry.crc != 0 && crc.sum() != entry.crc)
+        .then(|| format!("its entry {} has another CRC-32 than the directory says", names::shown(&entry.name)))
+}
+
+/// The content of an entry that lies there, whatever its checksum.
+///
+/// # Errors
+/// As [`content`].
+pub(super) fn unpack<'a>(window: &Window<'a>, entry: &Entry, range: Range<u64>, limit: u64) -> Parsed<Cow<'a, [u8]>> {
+    let shown = || names::shown(&entry.name);
+    if entry.size > limit || entry.compressed > limit {
+        let size = entry.size.max(entry.compressed);
+        return Err(Stop::TooLarge(format!("its entry {} has {size} bytes, more than {limit}", shown())));
+    }
+    let bytes = window.bytes(range)?;
+    match entry.method {
+        0 => Ok(Cow::Borrowed(bytes)),
         8 => {
             let mut content = Vec::new();
             let read = DeflateDecoder::new(bytes).take(entry.size + 1).read_to_end(&mut content);
             if read.is_err() || content.len() as u64 != entry.size {
                 return Err(Stop::Bad(format!("its entry {} cannot be unpacked", shown())));
             }
-            Cow::Owned(content)
+            Ok(Cow::Owned(content))
         }
-        method => return Err(Stop::TooLarge(format!("its entry {} is compressed by method {method}", shown()))),
-    };
-    let mut crc = Crc::new();
-    crc.update(&content);
-    if entry.crc != 0 && crc.sum() != entry.crc {
-        return Err(Stop::Bad(format!("its entry {} has another CRC-32 than the directory says", shown())));
+        method => Err(Stop::TooLarge(format!("its entry {} is compressed by method {method}", shown()))),
     }
-    Ok(content)
 }
 
 #[cfg(test)]

@@ -1,35 +1,19 @@
-//! Storage backends behind one trait: list, and read ranges. Does I/O.
+//! Storage backends behind one trait: list, and read ranges. Rules and errors are here, pure; I/O is below `backends`.
 
-mod azure;
-mod beneath;
+#[cfg(feature = "operator")]
+mod backends;
 mod checksum;
-mod folder;
-mod gcs;
-mod http;
-mod hugging_face;
-mod inline;
-mod open;
+pub mod listing;
 pub mod paths;
-mod remote;
-mod retry;
-mod s3;
 
-pub use azure::Azure;
+#[cfg(feature = "operator")]
+pub use backends::{
+    Azure, Folder, Gcs, Http, HuggingFace, Inline, Mounts, PickleEncoder, Remote, Retry, S3, Storage, Timeouts,
+    identity, open,
+};
 pub use checksum::Checksum;
-pub use folder::Folder;
-pub use gcs::Gcs;
-pub use http::Http;
-pub use hugging_face::HuggingFace;
-pub use inline::{Inline, PickleEncoder};
-pub use open::{Mounts, identity, open};
-pub use remote::{Remote, client::Timeouts};
-pub use retry::Retry;
-pub use s3::S3;
 
-use std::{ops::Range, time::Duration};
-
-use bytes::Bytes;
-use futures::{future::BoxFuture, stream::BoxStream};
+use std::time::Duration;
 
 use crate::contract::{Reason, SourceFacts, digest};
 
@@ -76,24 +60,6 @@ impl Listing {
             bytes: self.bytes(),
         }
     }
-}
-
-/// A place that checkpoints lie in.
-pub trait Storage: Send + Sync {
-    /// The full location of the checkpoint, without secrets.
-    fn uri(&self) -> String;
-
-    /// Whether, as far as is known after [`Storage::list`], reading a range costs as much as reading everything before it too:
-    /// whoever wants a whole file then reads it at once.
-    fn in_sequence(&self) -> bool {
-        false
-    }
-
-    /// Lists all files. No file at all is [`StorageError::NotFound`], only folder markers is [`StorageError::Empty`].
-    fn list(&self) -> BoxFuture<'_, Result<Listing, StorageError>>;
-
-    /// Reads a range of a file as it was listed: pinned to its version, and exactly as many bytes as the range is long.
-    fn read<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxStream<'a, Result<Bytes, StorageError>>;
 }
 
 /// Why a storage could not do what it was asked. Messages name the place and hold no secret and no response body.

@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 
 use super::{
     super::{
+        compression,
         evidence::PickleFact,
         names, numpy,
         pickle::{self, Limits},
-        torch::tensors::{self, Saved},
+        torch::{
+            legacy,
+            tensors::{self, Saved},
+        },
         window::{Parsed, Stop, Window},
         zip::{self, Directory, Entry},
     },
@@ -19,6 +23,8 @@ use crate::contract::PickleTier;
 const LOOKED_INTO: usize = 1024;
 /// The largest deflated entry that is looked into, in bytes.
 const UNPACKED: u64 = 32 << 20;
+/// The most problems of one archive.
+const PROBLEMS: usize = 8;
 /// Archives in archives, so deep.
 const LEVELS: u32 = 2;
 
@@ -70,7 +76,7 @@ pub(super) fn torch(file: &Window<'_>, directory: &Directory, script: bool) -> P
     }
     let content = zip::content(file, entry, UNPACKED)?;
     let window = Window::of_bytes(&content);
-    let stream = pickle::read(&window, 0, &Limits::WHOLE)?;
+    let stream = pickle::read(&window, 0, &Limits { script, ..Limits::WHOLE })?;
     if let Some(problem) = &stream.problem {
         return Err(Stop::Bad(format!("its {top}data.pkl cannot be read: {problem}")));
     }
@@ -98,8 +104,64 @@ pub(super) fn torch(file: &Window<'_>, directory: &Directory, script: bool) -> P
     Ok(Torch { saved: Saved { script, ..described.saved }, unused })
 }
 
-/// The worst pickle among all entries, whatever their names. Raw storages of torch are never unpickled, so they are not asked.
-pub(super) fn pickles(file: &Window<'_>, directory: &Directory, kind: Kind, level: u32) -> Parsed<Option<PickleFact>> {
+/// What was found among the entries.
+#[derive(Debug, Default)]
+pub(in crate::format) struct Scan {
+    /// The most dangerous pickle.
+    pub worst: Option<PickleFact>,
+    /// What is damaged; each completes "FILE is damaged: ".
+    pub problems: Vec<String>,
+}
+
+impl Scan {
+    fn note(&mut self, fact: PickleFact) {
+        if self.worst.as_ref().is_none_or(|known| known.tier < fact.tier) {
+            self.worst = Some(fact);
+        }
+    }
+
+    fn problem(&mut self, problem: String) {
+        if self.problems.len() < PROBLEMS {
+            self.problems.push(problem);
+        }
+    }
+
+    /// What is wrong with one thing must not hide what others are.
+    pub fn keep<T>(&mut self, found: Parsed<T>) -> Parsed<Option<T>> {
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(Stop::Bad(problem)) => {
+                self.problem(problem);
+                Ok(None)
+            }
+            Err(Stop::TooLarge(text)) => {
+                self.note(unchecked(&text));
+                Ok(None)
+            }
+            Err(stop) => Err(stop),
+        }
+    }
+}
+
+fn unchecked(text: &str) -> PickleFact {
+    PickleFact { tier: PickleTier::Unchecked, what: format!("was not checked ({text})"), broken: None }
+}
+
+/// Torch looks for everything in the folder of the first entry, and for names in any case.
+pub(super) fn torch_disagreements(directory: &Directory, scan: &mut Scan) {
+    let top = torch_top(directory).unwrap_or_default();
+    if let Some(stray) = directory.entries.iter().find(|entry| !entry.name.starts_with(top)) {
+        scan.problem(format!("its entry {} lies outside of its folder {top}", names::shown(&stray.name)));
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = directory.entries.iter().find(|entry| !seen.insert(entry.name.to_ascii_lowercase())) {
+        let shown = names::shown(&twice.name);
+        scan.problem(format!("it has two entries named {shown} but for the case, and torch takes either"));
+    }
+}
+
+/// The pickles of all entries, whatever their names. Raw storages of torch are never unpickled, so they are not asked.
+pub(super) fn pickles(file: &Window<'_>, directory: &Directory, kind: Kind, level: u32, scan: &mut Scan) -> Parsed<()> {
     let top = torch_top(directory).unwrap_or_default();
     let is_storage = |entry: &Entry| {
         matches!(kind, Kind::Torch | Kind::TorchScript)
@@ -107,59 +169,74 @@ pub(super) fn pickles(file: &Window<'_>, directory: &Directory, kind: Kind, leve
                 .iter()
                 .any(|folder| entry.name.starts_with(folder))
     };
-    let mut worst: Option<PickleFact> = None;
-    let mut note = |fact: PickleFact| {
-        if worst.as_ref().is_none_or(|known| known.tier < fact.tier) {
-            worst = Some(fact);
-        }
-    };
-    for (number, entry) in directory.entries.iter().filter(|entry| entry.size > 0 && !is_storage(entry)).enumerate() {
+    // Python leaves an archive with this entry to TorchScript's own loader.
+    let script = kind == Kind::TorchScript && directory.find(&format!("{top}constants.pkl")).is_some();
+    let asked = directory.entries.iter().filter(|entry| (entry.size > 0 || entry.compressed > 0) && !is_storage(entry));
+    for (number, entry) in asked.enumerate() {
         if number >= LOOKED_INTO {
             let what = format!("has more than {LOOKED_INTO} entries that may be pickles, and was not checked");
-            note(PickleFact { tier: PickleTier::Unchecked, what, broken: None });
+            scan.note(PickleFact { tier: PickleTier::Unchecked, what, broken: None });
             break;
         }
-        if let Some(fact) = entry_fact(file, entry, level)? {
-            note(fact);
-        }
+        let found = look_into(file, entry, script, level, scan);
+        scan.keep(found)?;
     }
-    Ok(worst)
+    Ok(())
 }
 
-fn entry_fact(file: &Window<'_>, entry: &Entry, level: u32) -> Parsed<Option<PickleFact>> {
+fn look_into(file: &Window<'_>, entry: &Entry, script: bool, level: u32, scan: &mut Scan) -> Parsed<()> {
+    let (range, problem) = zip::locate(file, entry)?;
+    if let Some(problem) = problem {
+        scan.problem(problem);
+    }
     if entry.method == 0 {
-        return inner_fact(&file.part(zip::data(file, entry)?)?, &entry.name, level);
+        return inner(&file.part(range)?, &entry.name, script, level, scan);
     }
-    match zip::content(file, entry, UNPACKED) {
-        Ok(content) => inner_fact(&Window::of_bytes(&content), &entry.name, level),
-        Err(Stop::TooLarge(text)) => {
-            let what = format!("was not checked ({text})");
-            Ok(Some(PickleFact { tier: PickleTier::Unchecked, what, broken: None }))
-        }
-        Err(stop) => Err(stop),
+    let content = zip::unpack(file, entry, range, UNPACKED)?;
+    if let Some(problem) = zip::checksum(entry, &content) {
+        scan.problem(problem);
     }
+    inner(&Window::of_bytes(&content), &entry.name, script, level, scan)
 }
 
-/// The pickle that bytes under a name are, also within arrays and further archives.
-pub(super) fn inner_fact(window: &Window<'_>, name: &str, level: u32) -> Parsed<Option<PickleFact>> {
+/// The pickle that bytes under a name are, also within arrays, further archives and compressed data.
+pub(super) fn inner(window: &Window<'_>, name: &str, script: bool, level: u32, scan: &mut Scan) -> Parsed<()> {
     let start = window.up_to(0, 16)?;
+    let shown = || names::shown(name);
     if start.starts_with(b"PK\x03\x04") {
         if level >= LEVELS {
-            let what = format!("has archives within archives, and was not checked in its {}", names::shown(name));
-            return Ok(Some(PickleFact { tier: PickleTier::Unchecked, what, broken: None }));
+            let what = format!("has archives within archives, and was not checked in its {}", shown());
+            scan.note(PickleFact { tier: PickleTier::Unchecked, what, broken: None });
+            return Ok(());
         }
         let directory = zip::directory(window)?;
-        if let Some(finding) = directory.findings.first() {
-            return Err(Stop::Bad(format!("its entry {} {finding}", names::shown(name))));
+        for finding in &directory.findings {
+            scan.problem(format!("its entry {} {finding}", shown()));
         }
-        return pickles(window, &directory, kind(&directory, false), level + 1);
+        return pickles(window, &directory, kind(&directory, false), level + 1, scan);
     }
-    if start.starts_with(numpy::MAGIC) {
-        return numpy::pickle(window, name);
+    let named = names::is_pickle(name);
+    if start.starts_with(b"7z\xbc\xaf\x27\x1c") {
+        scan.note(unchecked(&format!("its entry {} is a 7z archive", shown())));
+        return Ok(());
     }
-    if names::has_extension(name, "pkl") || names::has_extension(name, "pickle") {
-        pickle::judge_named(window, name)
+    let fact = if start.starts_with(numpy::MAGIC) {
+        numpy::pickle(window, name)?
+    } else if legacy::is_legacy(window.up_to(0, 64)?) {
+        Some(legacy::fact(window, name, 0)?)
+    } else if let Some(packed) = compression::sniff(start, named).filter(|_| named) {
+        let content = compression::unpack(window, packed)?;
+        pickle::judge_named(&Window::of_bytes(&content), name)?
+    } else if names::has_extension(name, "pkl") || names::has_extension(name, "pickle") {
+        if script { pickle::judge_script(window, name)? } else { pickle::judge_named(window, name)? }
     } else {
-        pickle::judge_all(window, name)
+        pickle::judge_all(window, name)?
+    };
+    if let Some(fact) = fact {
+        if let Some(problem) = fact.broken.as_ref().filter(|_| named) {
+            scan.problem(format!("its entry {}: {problem}", shown()));
+        }
+        scan.note(fact);
     }
+    Ok(())
 }

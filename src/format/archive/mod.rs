@@ -17,8 +17,10 @@ use super::{
 };
 use crate::contract::{Depth, Format, PickleTier, Reason};
 
+pub(super) use entries::Scan;
+
 /// What kind of archive it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Kind {
     /// `torch.save`
     Torch,
@@ -33,6 +35,7 @@ pub(super) enum Kind {
     /// skops
     Skops,
     /// Anything else.
+    #[default]
     Other,
 }
 
@@ -46,10 +49,11 @@ pub(super) struct Archive {
 }
 
 /// What was found in an archive.
+#[derive(Default)]
 pub(super) struct Found {
     directory: Directory,
     kind: Kind,
-    pickle: Option<PickleFact>,
+    scan: Scan,
     saved: Option<Saved>,
     keras: Option<keras::Model>,
     counts: Option<super::counts::Counts>,
@@ -62,6 +66,7 @@ pub(super) struct Found {
 pub(super) const SKOPS: Family = Family {
     claims: |evidence| of_kind(evidence, Kind::Skops).next().is_some(),
     places: |evidence| paths(evidence, Kind::Skops),
+    judged: "the archive; what it names is not imported by itself",
     ..Family::of(Format::Skops)
 };
 
@@ -93,9 +98,13 @@ pub(super) fn follow(evidence: &Evidence) -> Vec<(usize, Box<dyn Probe>)> {
     evidence.all::<Archive>().map(probe).collect()
 }
 
-/// The worst pickle of an archive within a file, such as an item of a distributed checkpoint.
-pub(super) fn item(window: &Window<'_>) -> Parsed<Option<PickleFact>> {
-    entries::inner_fact(window, "an item", 0)
+/// The pickles of an archive within a file, such as an item of a distributed checkpoint.
+pub(super) fn item(window: &Window<'_>) -> Parsed<Scan> {
+    let mut scan = Scan::default();
+    // Compressed by a transformation of the writer, it is a pickle all the same.
+    let found = entries::inner(window, "item.distcp", false, 0, &mut scan);
+    scan.keep(found)?;
+    Ok(scan)
 }
 
 struct ArchiveFile {
@@ -112,30 +121,25 @@ impl Parse for ArchiveFile {
     fn parse(&self, file: &Window<'_>) -> Parsed<Found> {
         let directory = zip::directory(file)?;
         let kind = entries::kind(&directory, self.npz);
-        let mut found = Found {
-            kind,
-            pickle: None,
-            saved: None,
-            keras: None,
-            counts: None,
-            code: Vec::new(),
-            unused: None,
-            directory: Directory::default(),
-        };
+        let mut found = Found { kind, ..Found::default() };
+        let scan = &mut found.scan;
         match kind {
             Kind::Torch | Kind::TorchScript => {
-                let torch = entries::torch(file, &directory, kind == Kind::TorchScript)?;
-                (found.saved, found.unused) = (Some(torch.saved), torch.unused);
+                entries::torch_disagreements(&directory, scan);
+                let torch = scan.keep(entries::torch(file, &directory, kind == Kind::TorchScript))?;
+                (found.saved, found.unused) = torch.map_or((None, None), |torch| (Some(torch.saved), torch.unused));
             }
             Kind::Keras => {
-                let model = keras::archive(file, &directory)?;
-                found.code.clone_from(&model.code);
-                found.keras = Some(model);
+                found.keras = scan.keep(keras::archive(file, &directory))?;
+                if let Some(model) = &found.keras {
+                    found.code.clone_from(&model.code);
+                    found.unused.clone_from(&model.unused);
+                }
             }
-            Kind::NumPy => found.counts = Some(numpy::archive(file, &directory)?),
+            Kind::NumPy => found.counts = scan.keep(numpy::archive(file, &directory))?,
             Kind::TorchExport | Kind::Skops | Kind::Other => {}
         }
-        found.pickle = entries::pickles(file, &directory, kind, 0)?;
+        entries::pickles(file, &directory, kind, 0, &mut found.scan)?;
         found.directory = directory;
         Ok(found)
     }
@@ -170,7 +174,10 @@ impl Found {
         if let Some(unused) = &self.unused {
             notes.warn(Reason::Incomplete, Some(path), format!("{shown} has {unused}, which nothing in it uses"));
         }
-        if let Some(pickle) = self.pickle {
+        for problem in &self.scan.problems {
+            notes.fatal(Reason::Corrupt, Some(path), format!("{shown} is damaged: {problem}; {UPLOAD_AGAIN}"));
+        }
+        if let Some(pickle) = self.scan.worst {
             evidence.note_pickle(file, pickle);
         }
         if self.kind == Kind::TorchScript {

@@ -10,10 +10,15 @@ use super::super::{
     pickle::{self, Limits, Stream, Value, ValueId, Values},
     probe::Problem,
     torch::tensors::dtype,
-    window::{Parse, Parsed, Stop, Window},
+    window::{Parse, Parsed, Window},
 };
 
 const MODULE: &str = "torch.distributed.checkpoint.metadata";
+
+/// The most chunks of all tensors.
+const CHUNKS: u64 = 2_000_000;
+/// More dimensions than a tensor has.
+const DIMENSIONS: usize = 64;
 
 /// Where an item lies.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,19 +43,17 @@ pub(super) struct Metadata {
 pub(super) struct MetadataFile;
 
 impl Parse for MetadataFile {
-    type Output = (Option<PickleFact>, Metadata);
+    type Output = (Option<PickleFact>, Result<Metadata, String>);
 
     fn remembered((_, metadata): &Self::Output) -> u64 {
-        metadata.slices.len() as u64
+        metadata.as_ref().map_or(0, |metadata| metadata.slices.len() as u64)
     }
 
     fn parse(&self, file: &Window<'_>) -> Parsed<Self::Output> {
         let fact = pickle::judge_named(file, "")?;
         let stream = pickle::read(file, 0, &Limits::WHOLE)?;
-        if let Some(problem) = &stream.problem {
-            return Err(Stop::Bad(problem.clone()));
-        }
-        Ok((fact, metadata(&stream).map_err(Stop::Bad)?))
+        let found = stream.problem.clone().map_or_else(|| metadata(&stream), Err);
+        Ok((fact, found))
     }
 
     fn finish(self, outcome: Result<Self::Output, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
@@ -59,7 +62,10 @@ impl Parse for MetadataFile {
                 if let Some(fact) = fact {
                     evidence.note_pickle(file, fact);
                 }
-                evidence.put(file, metadata);
+                match metadata {
+                    Ok(metadata) => evidence.put(file, metadata),
+                    Err(problem) => super::unreadable(file, &problem, evidence, notes),
+                }
             }
             Err(Problem::Broken(problem) | Problem::TooLarge(problem)) => {
                 super::unreadable(file, &problem, evidence, notes);
@@ -96,6 +102,7 @@ fn metadata(stream: &Stream) -> Result<Metadata, String> {
         *stored.entry(item).or_default() += 1;
         metadata.slices.push(slice);
     }
+    let mut pieces_in_all = 0u64;
     for (name, described) in table("state_dict_metadata")? {
         let name = values.text(*name).ok_or("an item has no name")?;
         let shown = || names::shown(name);
@@ -109,6 +116,11 @@ fn metadata(stream: &Stream) -> Result<Metadata, String> {
             }
             _ => return Err(format!("it describes {:?} in a way that torch does not", shown())),
         };
+        // One list of chunks can be that of very many tensors: all are looked through, so all are counted.
+        pieces_in_all = pieces_in_all.saturating_add(pieces);
+        if pieces_in_all > CHUNKS {
+            return Err(format!("its tensors have more than {CHUNKS} chunks"));
+        }
         let found = stored.get(name).copied().unwrap_or(0);
         if found < pieces {
             return Err(format!("{found} of the {pieces} chunks of {:?} are placed in files", shown()));
@@ -159,7 +171,8 @@ fn read_chunk(values: &Values, id: ValueId) -> Option<Chunk> {
 /// A `torch.Size`, or a plain tuple or list.
 fn sizes(values: &Values, id: ValueId) -> Option<Vec<u64>> {
     let inner = values.is_call(id, "torch", "Size").and_then(<[_]>::first).copied().unwrap_or(id);
-    values.elements(inner)?.iter().map(|size| values.size(*size)).collect()
+    let sizes = values.elements(inner).filter(|sizes| sizes.len() <= DIMENSIONS)?;
+    sizes.iter().map(|size| values.size(*size)).collect()
 }
 
 fn volume(sizes: &[u64]) -> Option<u64> {

@@ -8,9 +8,12 @@ use super::super::{
     findings::{Notes, UPLOAD_AGAIN},
     names,
     probe::{Probe, Problem},
-    window::{Parse, Parsed, Window, WindowProbe},
+    window::{Parse, Parsed, Stop, Window, WindowProbe},
 };
 use crate::contract::{PickleTier, Reason};
+
+/// Length of the record at the end of an archive, in bytes.
+const END: u64 = 22;
 
 /// The items of one file.
 pub(super) struct Slices {
@@ -40,7 +43,12 @@ impl Slices {
 
     fn leave(&mut self, begin: u64, probe: WindowProbe<Item>) {
         let fact = match probe.outcome() {
-            Some(Ok(fact)) => fact,
+            Some(Ok(scan)) => {
+                if let Some(problem) = scan.problems.into_iter().next() {
+                    self.problem.get_or_insert_with(|| format!("its item at byte {begin}: {problem}"));
+                }
+                scan.worst
+            }
             Some(Err(Problem::Broken(problem))) => {
                 self.problem.get_or_insert_with(|| format!("its item at byte {begin}: {problem}"));
                 None
@@ -94,10 +102,16 @@ impl Probe for Slices {
 struct Item;
 
 impl Parse for Item {
-    type Output = Option<PickleFact>;
+    type Output = archive::Scan;
 
     fn parse(&self, item: &Window<'_>) -> Parsed<Self::Output> {
-        archive::item(item)
+        let fact = archive::item(item)?;
+        // torch takes an item for an archive by its first bytes, which the archive's directory does not need.
+        let tail = item.up_to(item.len().saturating_sub(END), END)?;
+        if tail.starts_with(b"PK\x05\x06") && !item.up_to(0, 4)?.starts_with(b"PK\x03\x04") {
+            return Err(Stop::bad("it is an archive whose first bytes are not those of one"));
+        }
+        Ok(fact)
     }
 
     fn finish(self, _: Result<Self::Output, Problem>, _: usize, _: &mut Evidence, _: &mut Notes) {}

@@ -1,7 +1,15 @@
 //! Arrays that joblib writes raw into the middle of a pickle (joblib 1.6, `numpy_pickle.py`). Pure, no I/O.
+//!
+//! Where the stream goes on is decided by what the wrapper says, as joblib will understand it. A wrapper that is described in any
+//! other way than joblib does is an error: who guesses wrong reads other opcodes than the loader.
 
-use super::{Limits, PickleFact, Value, ValueId, Values, fact, read};
-use crate::format::window::{Parsed, Window};
+use super::{PickleFact, Value, ValueId, Values, one};
+use crate::format::window::{Parsed, Stop, Window};
+
+/// More dimensions than NumPy has.
+const DIMENSIONS: usize = 64;
+/// More attributes than a wrapper has.
+const ATTRIBUTES: usize = 16;
 
 /// Where the stream goes on behind a raw array, and the pickle that an array of Python objects is.
 pub(super) struct Gap {
@@ -9,47 +17,73 @@ pub(super) struct Gap {
     pub pickle: Option<PickleFact>,
 }
 
-/// The array behind a wrapper whose state was just set; none when the object is no wrapper, or not one that can be followed.
-pub(super) fn gap(window: &Window<'_>, values: &Values, id: ValueId, at: u64) -> Parsed<Option<Gap>> {
+/// What a wrapper says.
+struct Described {
+    elements: u64,
+    /// Bytes of each; none for Python objects.
+    size: Option<u64>,
+    /// Whether a byte tells of padding before the data.
+    padded: bool,
+}
+
+/// The array behind a wrapper whose state was just set; none when the object is no wrapper.
+///
+/// # Errors
+/// `Bad` when the wrapper cannot be followed; what the window says.
+pub(super) fn gap(window: &Window<'_>, values: &Values, id: ValueId, at: u64, level: u32) -> Parsed<Option<Gap>> {
     if values.callable(id) != Some(("joblib.numpy_pickle", "NumpyArrayWrapper")) {
         return Ok(None);
     }
-    let Some((elements, size)) = described(values, id) else { return Ok(None) };
+    let unknown = || Stop::Bad(format!("the array behind byte {at} is described in a way that joblib does not"));
+    let Described { elements, size, padded } = described(values, id).ok_or_else(unknown)?;
     let Some(size) = size else {
-        let stream = read(window, at, &Limits::WHOLE)?;
-        return Ok(Some(Gap { next: stream.end, pickle: Some(fact(&stream, "array of Python objects")) }));
+        let (stream, fact) = one(window, at, "array of Python objects", level)?;
+        if let Some(cut) = stream.cut {
+            return Err(Stop::TooLarge(cut));
+        }
+        return Ok(Some(Gap { next: stream.end, pickle: Some(fact) }));
     };
-    let aligned = values.attribute(id, "numpy_array_alignment_bytes").is_some_and(|id| values.int(id).is_some());
-    let begin = if aligned {
+    let begin = if padded {
         let [padding] = window.array::<1>(at)?;
         at + 1 + u64::from(padding)
     } else {
         at
     };
-    let next = elements.checked_mul(size).and_then(|bytes| begin.checked_add(bytes));
-    Ok(next.map(|next| Gap { next, pickle: None }))
+    let next = elements.checked_mul(size).and_then(|bytes| begin.checked_add(bytes)).ok_or_else(unknown)?;
+    Ok(Some(Gap { next, pickle: None }))
 }
 
-/// Number of elements and bytes of each; none for Python objects.
-fn described(values: &Values, id: ValueId) -> Option<(u64, Option<u64>)> {
-    let shape = values.elements(values.attribute(id, "shape")?)?;
+fn described(values: &Values, id: ValueId) -> Option<Described> {
+    let Value::Object(object) = values.get(id) else { return None };
+    let Value::Dict(state) = values.get(object.state?) else { return None };
+    // A key that is no plain text may still be one of these names to Python.
+    let texts = state.iter().filter(|(key, _)| values.text(*key).is_some()).count();
+    if state.len() > ATTRIBUTES || texts != state.len() {
+        return None;
+    }
+    let attribute = |name| values.attribute(id, name);
+    let shape = values.elements(attribute("shape")?).filter(|shape| shape.len() <= DIMENSIONS)?;
     let sizes = shape.iter().map(|size| values.size(*size));
     let elements = sizes.into_iter().try_fold(1u64, |product, size| product.checked_mul(size?))?;
-    let dtype = values.attribute(id, "dtype")?;
-    let text = values.text(*values.is_call(dtype, "numpy", "dtype")?.first()?)?;
-    let number = || text.get(1..).and_then(|digits| digits.parse::<u64>().ok());
-    let size = match text.chars().next()? {
-        'O' => None,
-        'U' => Some(number()?.checked_mul(4)?),
-        // The size of records stands in their state, which NumPy alone understands.
-        'V' => Some(record_size(values, dtype)?),
-        _ => Some(number()?),
+    let padded = match attribute("numpy_array_alignment_bytes").map(|id| values.get(id)) {
+        None | Some(Value::None) => false,
+        Some(Value::Int(_)) => true,
+        Some(_) => return None,
     };
-    Some((elements, size))
+    Some(Described { elements, size: element_size(values, attribute("dtype")?)?, padded })
 }
 
-/// `(version, byte order, subarray, names, fields, size, alignment, flags)`
-fn record_size(values: &Values, dtype: ValueId) -> Option<u64> {
-    let Value::Object(object) = values.get(dtype) else { return None };
-    values.size(*values.elements(object.state?)?.get(5)?)
+/// Bytes of an element; `Some(None)` for Python objects. Records and subarrays are not followed: their state is not believed.
+fn element_size(values: &Values, dtype: ValueId) -> Option<Option<u64>> {
+    let text = values.text(*values.is_call(dtype, "numpy", "dtype")?.first()?)?;
+    let kind = text.chars().next()?;
+    let digits = text.get(1..)?;
+    let digits = digits.strip_suffix(']').and_then(|unit| Some(unit.split_once('[')?.0)).unwrap_or(digits);
+    let number = digits.parse::<u64>().ok();
+    match kind {
+        'O' => Some(None),
+        'U' => Some(Some(number?.checked_mul(4)?)),
+        'f' | 'i' | 'u' | 'b' | 'c' | 'S' | 'V' | 'm' | 'M' => Some(Some(number?)),
+        _ => None,
+    }
 }

@@ -4,6 +4,7 @@
 //! while it is loaded, so imports are compared with lists of what is known to be harmless; what is on none counts as code.
 
 mod file;
+mod gadgets;
 mod globals;
 mod joblib;
 mod machine;
@@ -12,12 +13,15 @@ pub(in crate::format) mod tests;
 mod values;
 
 pub(super) use file::{FAMILY, JOBLIB};
-use machine::Gap;
+pub(super) use globals::tier;
 pub(super) use values::{Value, ValueId, Values};
+
+use std::collections::BTreeMap;
 
 use super::{
     evidence::PickleFact,
     magic,
+    torch::legacy,
     window::{Parsed, Stop, Window},
 };
 use crate::contract::{PickleTier, report};
@@ -29,20 +33,25 @@ pub(super) struct Limits {
     pub bytes: u64,
     /// Opcodes that are followed.
     pub opcodes: u64,
-    /// Values that are built.
-    pub values: u64,
+    /// Memory for what is built, in bytes.
+    pub memory: u64,
+    /// Texts and arrays of this size and more are not fetched, in bytes.
+    pub jump: u64,
+    /// Whether reading goes on behind what would stop Python.
+    pub lenient: bool,
+    /// Whether the classes of TorchScript are known.
+    pub script: bool,
 }
 
 impl Limits {
     /// For files that are pickles.
-    pub const WHOLE: Self = Self { bytes: 48 << 20, opcodes: 20_000_000, values: 3_000_000 };
+    pub const WHOLE: Self =
+        Self { bytes: 48 << 20, opcodes: 20_000_000, memory: 48 << 20, jump: 1 << 20, lenient: true, script: false };
     /// For bytes that may be anything.
-    pub const GUESS: Self = Self { bytes: 1 << 20, opcodes: 200_000, values: 100_000 };
+    pub const GUESS: Self = Self { bytes: 1 << 20, opcodes: 200_000, memory: 8 << 20, lenient: false, ..Self::WHOLE };
     /// Longest text that is kept, in bytes.
     pub(super) const TEXT: u64 = 4 << 10;
-    /// Texts and arrays of this size and more are not fetched, in bytes.
-    pub(super) const JUMP: u64 = 1 << 20;
-    /// The most of them in one stream.
+    /// The most texts and arrays of one stream that are not fetched.
     pub(super) const JUMPS: u32 = 256;
 }
 
@@ -60,8 +69,6 @@ pub(super) struct Import {
     pub module: String,
     /// Name in it.
     pub name: String,
-    /// Where in the window.
-    pub at: u64,
     /// How dangerous it is.
     pub tier: PickleTier,
 }
@@ -71,8 +78,10 @@ pub(super) struct Import {
 pub(super) struct Stream {
     /// Behind its `STOP`, or where it broke.
     pub end: u64,
-    /// Calls that it makes.
+    /// Calls that it makes, also of methods.
     pub calls: u64,
+    /// Imports whose names cannot be read.
+    hidden: u64,
     /// What it builds; none when it broke.
     pub root: Option<ValueId>,
     /// All values.
@@ -85,6 +94,26 @@ pub(super) struct Stream {
     pub offence: Option<String>,
     /// Why it cannot be followed to its end.
     pub problem: Option<String>,
+    /// Why it was not followed to its end: it is larger than the limits.
+    cut: Option<String>,
+}
+
+impl Stream {
+    /// That it was not followed to its end because it is larger than the limits.
+    pub fn is_cut(&self) -> Option<Stop> {
+        self.cut.clone().map(Stop::TooLarge)
+    }
+}
+
+/// What is known of a window besides its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Context {
+    /// It is a pickle by its name, or because something loads it as one.
+    named: bool,
+    /// It lies in an archive of TorchScript.
+    script: bool,
+    /// In so many pickles it lies.
+    level: u32,
 }
 
 /// Reads one stream from `at`. What a stream may do wrong is said in the stream.
@@ -92,15 +121,11 @@ pub(super) struct Stream {
 /// # Errors
 /// `Need` and `TooLarge`, never `Bad`.
 pub(super) fn read(window: &Window<'_>, at: u64, limits: &Limits) -> Parsed<Stream> {
-    machine::run(*window, at, limits, &mut |_, _, _| Ok(None))
-}
-
-/// As [`read`], with raw bytes in the stream that `gap` knows.
-///
-/// # Errors
-/// As [`read`], and what `gap` returns.
-fn read_with(window: &Window<'_>, at: u64, limits: &Limits, gap: Gap<'_>) -> Parsed<Stream> {
-    machine::run(*window, at, limits, gap)
+    let stream = machine::run(*window, at, limits, &mut |_, _, _| Ok(None))?;
+    match stream.cut {
+        Some(cut) => Err(Stop::TooLarge(cut)),
+        None => Ok(stream),
+    }
 }
 
 /// Judges all streams of a window, those in their bytes too. None when it is no pickle. `place` is where the window lies in its
@@ -109,7 +134,7 @@ fn read_with(window: &Window<'_>, at: u64, limits: &Limits, gap: Gap<'_>) -> Par
 /// # Errors
 /// `Need` and `TooLarge`.
 pub(super) fn judge_all(window: &Window<'_>, place: &str) -> Parsed<Option<PickleFact>> {
-    judge(window, place, false, 0)
+    judge(window, place, Context::default())
 }
 
 /// As [`judge_all`], for a window that is a pickle by its name: one that cannot be followed is code.
@@ -117,17 +142,42 @@ pub(super) fn judge_all(window: &Window<'_>, place: &str) -> Parsed<Option<Pickl
 /// # Errors
 /// `Need` and `TooLarge`.
 pub(super) fn judge_named(window: &Window<'_>, place: &str) -> Parsed<Option<PickleFact>> {
-    judge(window, place, true, 0)
+    judge(window, place, Context { named: true, ..Context::default() })
+}
+
+/// As [`judge_named`], for the pickles that TorchScript's own loader reads.
+///
+/// # Errors
+/// `Need` and `TooLarge`.
+pub(super) fn judge_script(window: &Window<'_>, place: &str) -> Parsed<Option<PickleFact>> {
+    judge(window, place, Context { named: true, script: true, level: 0 })
+}
+
+/// Reads and judges the one stream that begins at `at`, and the pickles in its bytes; what comes behind it is not looked at.
+///
+/// # Errors
+/// `Need` and `TooLarge`.
+pub(super) fn one(window: &Window<'_>, at: u64, place: &str, level: u32) -> Parsed<(Stream, PickleFact)> {
+    let mut worst = None;
+    let stream = machine::run(*window, at, &Limits::WHOLE, &mut |_, _, _| Ok(None))?;
+    worse(&mut worst, fact(&stream, place));
+    nested(window, &stream, place, level, &mut worst)?;
+    let fact = worst.unwrap_or_else(|| fact(&stream, place));
+    Ok((stream, fact))
 }
 
 /// The fact that a stream is.
 pub(super) fn fact(stream: &Stream, place: &str) -> PickleFact {
-    let place = if place.is_empty() { String::new() } else { format!(" in its {}", report::clean(place, 160)) };
+    let place = placed(place);
     let what = match &stream.offence {
         Some(offence) => format!("{}{place}", report::clean(offence, 256)),
         None => format!("is a pickle of plain data{place}"),
     };
     PickleFact { tier: stream.tier, what, broken: stream.problem.clone() }
+}
+
+fn placed(place: &str) -> String {
+    if place.is_empty() { String::new() } else { format!(" in its {}", report::clean(place, 160)) }
 }
 
 fn worse(worst: &mut Option<PickleFact>, fact: PickleFact) {
@@ -136,50 +186,81 @@ fn worse(worst: &mut Option<PickleFact>, fact: PickleFact) {
     }
 }
 
-fn judge(window: &Window<'_>, place: &str, named: bool, level: u32) -> Parsed<Option<PickleFact>> {
+fn judge(window: &Window<'_>, place: &str, context: Context) -> Parsed<Option<PickleFact>> {
     let mut worst = None;
     let mut at = 0;
     for number in 0..STREAMS {
         if at >= window.len() {
             return Ok(worst);
         }
-        let marked = is_marked(window, at)?;
-        let sure = marked || (named && number == 0);
-        let limits = if sure { Limits::WHOLE } else { Limits::GUESS };
+        let sure = is_marked(window, at)? || (context.named && number == 0);
+        let whole = Limits { script: context.script, ..Limits::WHOLE };
+        let limits = if sure { whole } else { Limits::GUESS };
         let mut arrays = None;
-        let mut gap = |values: &Values, id, at| {
-            let found = joblib::gap(window, values, id, at)?;
-            Ok(found.map(|found| {
-                if let Some(fact) = found.pickle {
-                    worse(&mut arrays, fact);
-                }
-                found.next
-            }))
-        };
-        let stream = match read_with(window, at, &limits, &mut gap) {
-            Ok(stream) => stream,
-            Err(Stop::TooLarge(_)) if !sure => return Ok(worst),
-            Err(stop) => return Err(stop),
-        };
+        let mut stream = follow(window, at, &limits, context.level, &mut arrays)?;
+        if !sure && stream.cut.is_some() {
+            // So many opcodes that fit each other are a pickle, whatever it begins with.
+            arrays = None;
+            stream = follow(window, at, &Limits { lenient: false, ..whole }, context.level, &mut arrays)?;
+        }
         // Without a protocol's mark nearly any bytes begin like a pickle; only what imports and goes on is one.
-        let imports = !stream.imports.is_empty() && stream.imports.iter().all(is_name);
-        let is_pickle = sure || (imports && (stream.problem.is_none() || stream.calls > 0));
-        if !is_pickle {
+        let imports = stream.imports.iter().any(is_name) || stream.hidden > 0;
+        if !sure && stream.cut.is_none() && (!imports || (stream.problem.is_some() && stream.calls == 0)) {
+            if number > 0 {
+                let rest = window.len() - at;
+                let what = format!("has {rest} bytes behind its pickle that are none{}", placed(place));
+                worse(&mut worst, PickleFact { tier: PickleTier::Code, what, broken: None });
+            }
             return Ok(worst);
         }
-        worse(&mut worst, fact(&stream, place));
+        let found = fact(&stream, place);
+        let is_code = found.tier >= PickleTier::Code;
+        worse(&mut worst, found);
         if let Some(fact) = arrays {
             worse(&mut worst, fact);
         }
-        nested(window, &stream, place, level, &mut worst)?;
-        if stream.problem.is_some() {
+        if let Some(cut) = stream.cut.clone().filter(|_| !is_code) {
+            return clean_or_stopped(worst, Stop::TooLarge(cut));
+        }
+        if let Err(stop) = nested(window, &stream, place, context.level, &mut worst) {
+            return clean_or_stopped(worst, stop);
+        }
+        if stream.problem.is_some() || stream.cut.is_some() {
             return Ok(worst);
         }
         at = stream.end;
     }
-    let what = format!("holds more than {STREAMS} pickles, which is more than are read");
+    let what = format!("holds more than {STREAMS} pickles, which is more than is read{}", placed(place));
     worse(&mut worst, PickleFact { tier: PickleTier::Code, what, broken: None });
     Ok(worst)
+}
+
+/// What is too large to be read to its end is at least what was seen of it.
+fn clean_or_stopped(worst: Option<PickleFact>, stop: Stop) -> Parsed<Option<PickleFact>> {
+    match stop {
+        Stop::TooLarge(_) if worst.as_ref().is_some_and(|worst| worst.tier >= PickleTier::Code) => Ok(worst),
+        stop => Err(stop),
+    }
+}
+
+/// Follows one stream, over the raw arrays in it.
+fn follow(
+    window: &Window<'_>,
+    at: u64,
+    limits: &Limits,
+    level: u32,
+    arrays: &mut Option<PickleFact>,
+) -> Parsed<Stream> {
+    let mut gap = |values: &Values, id, at| {
+        let found = joblib::gap(window, values, id, at, level)?;
+        Ok(found.map(|found| {
+            if let Some(fact) = found.pickle {
+                worse(arrays, fact);
+            }
+            found.next
+        }))
+    };
+    machine::run(*window, at, limits, &mut gap)
 }
 
 /// Whether the protocol's mark of a pickle stands there.
@@ -197,33 +278,44 @@ fn is_name(import: &Import) -> bool {
 
 /// Pickles in the bytes of a stream: something loads them later.
 fn nested(window: &Window<'_>, stream: &Stream, place: &str, level: u32, worst: &mut Option<PickleFact>) -> Parsed<()> {
-    let mut seen = 0;
+    // Bytes can be loaded any number of times; they are judged once.
+    let mut all: BTreeMap<u64, (u64, bool)> = BTreeMap::new();
     for (id, value) in stream.values.iter() {
+        if let Value::Bytes(range) = value
+            && range.end - range.start > 2
+        {
+            all.entry(range.start).or_insert((range.end, false));
+        }
         let loads = stream.values.is_call(id, globals::NESTED.0, globals::NESTED.1);
-        let bytes = match (value, loads.and_then(<[_]>::first)) {
-            (Value::Bytes(range), _) => Some(range),
-            (_, Some(&argument)) => match stream.values.get(argument) {
-                Value::Bytes(range) => Some(range),
-                _ => None,
-            },
-            _ => None,
-        };
-        let Some(range) = bytes.filter(|range| range.end - range.start > 2) else { continue };
-        let part = window.part(range.clone())?;
-        if loads.is_none() && !is_marked(&part, 0)? {
+        if let Some(&argument) = loads.and_then(<[_]>::first)
+            && let Value::Bytes(range) = stream.values.get(argument)
+        {
+            all.insert(range.start, (range.end, true));
+        }
+    }
+    let mut seen = 0;
+    for (begin, (end, loads)) in all {
+        let part = window.part(begin..end)?;
+        if !loads && !is_marked(&part, 0)? {
             continue;
         }
         seen += 1;
         if level >= NESTED || seen > NESTED_BYTES {
-            let what = "holds pickles in pickles, more or deeper than is read".to_owned();
+            let what = format!("holds pickles in pickles, more or deeper than is read{}", placed(place));
             worse(worst, PickleFact { tier: PickleTier::Code, what, broken: None });
             return Ok(());
         }
         let inner = format!("{}bytes", if place.is_empty() { String::new() } else { format!("{place}, in ") });
-        match judge(&part, &inner, loads.is_some(), level + 1)? {
+        // As torch does: an archive by its mark, its old format by the number it begins with, else anything.
+        let found = if loads && legacy::is_legacy(part.up_to(0, 64)?) {
+            Some(legacy::fact(&part, &inner, level + 1)?)
+        } else {
+            judge(&part, &inner, Context { named: loads, script: false, level: level + 1 })?
+        };
+        match found {
             Some(fact) => worse(worst, fact),
-            None if loads.is_some() => {
-                let what = "loads something from bytes in it that cannot be followed".to_owned();
+            None if loads => {
+                let what = format!("loads something from bytes in it that cannot be followed{}", placed(place));
                 worse(worst, PickleFact { tier: PickleTier::Code, what, broken: None });
             }
             None => {}

@@ -65,32 +65,64 @@ pub(in crate::format) struct Object {
 
 /// All values of a stream.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(in crate::format) struct Values(Vec<Value>);
+pub(in crate::format) struct Values {
+    /// Blocks of the same length: growing never copies what is there.
+    blocks: Vec<Vec<Value>>,
+    len: usize,
+    held: u64,
+}
 
 impl Values {
+    /// Values of a block.
+    const BLOCK: usize = 1024;
+    /// More attributes than any object has that is looked into.
+    const ATTRIBUTES: usize = 256;
+
     pub(super) fn push(&mut self, value: Value) -> ValueId {
-        let id = ValueId(u32::try_from(self.0.len()).unwrap_or(u32::MAX));
-        self.0.push(value);
+        let id = ValueId(u32::try_from(self.len).unwrap_or(u32::MAX));
+        self.held += weight(&value);
+        match self.blocks.last_mut() {
+            Some(block) if block.len() < Self::BLOCK => block.push(value),
+            _ => {
+                // A first block as small as most streams.
+                let mut block = Vec::with_capacity(if self.blocks.is_empty() { 16 } else { Self::BLOCK });
+                block.push(value);
+                self.blocks.push(block);
+            }
+        }
+        self.len += 1;
         id
     }
 
     pub(super) fn get_mut(&mut self, id: ValueId) -> Option<&mut Value> {
-        self.0.get_mut(id.0 as usize)
+        let at = id.0 as usize;
+        self.blocks.get_mut(at / Self::BLOCK)?.get_mut(at % Self::BLOCK)
+    }
+
+    /// Takes note of memory that values grew by, in bytes.
+    pub(super) fn charge(&mut self, bytes: u64) {
+        self.held += bytes;
+    }
+
+    /// About the memory that they take, in bytes.
+    pub(super) fn held(&self) -> u64 {
+        self.held
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.len
     }
 
     /// The value.
     pub fn get(&self, id: ValueId) -> &Value {
-        self.0.get(id.0 as usize).unwrap_or(&Value::Unknown)
+        let at = id.0 as usize;
+        self.blocks.get(at / Self::BLOCK).and_then(|block| block.get(at % Self::BLOCK)).unwrap_or(&Value::Unknown)
     }
 
     /// Every value, in the order in which they came to be.
     pub fn iter(&self) -> impl Iterator<Item = (ValueId, &Value)> {
-        (0u32..).map(ValueId).zip(&self.0)
+        (0u32..).map(ValueId).zip(self.blocks.iter().flatten())
     }
 
     /// The text that it is.
@@ -141,7 +173,10 @@ impl Values {
             Value::Tuple(parts) if parts.len() == 2 => parts.get(1).copied(),
             _ => None,
         };
-        self.entry(state, name).or_else(|| self.entry(slots?, name))
+        // One dict can be the state of very many objects: what is larger than any state is not searched each time.
+        let small = |id: &ValueId| self.entries(*id).is_none_or(|entries| entries.len() <= Self::ATTRIBUTES);
+        let (state, slots) = (Some(state).filter(small), slots.filter(small));
+        slots.and_then(|slots| self.entry(slots, name)).or_else(|| self.entry(state?, name))
     }
 
     /// Module and name of what is imported.
@@ -160,4 +195,17 @@ impl Values {
         let Value::Tuple(arguments) = self.get(object.arguments) else { return None };
         (self.global(object.callable) == Some((module, name))).then_some(arguments.as_slice())
     }
+}
+
+/// About the memory that a value takes, in bytes.
+fn weight(value: &Value) -> u64 {
+    let heap = match value {
+        Value::Text(text) => text.len() + 16,
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) => 4 * items.len() + 16,
+        Value::Dict(entries) => 8 * entries.len() + 16,
+        Value::Global { module, name } => module.len() + name.len() + 32,
+        Value::Object(_) => size_of::<Object>() + 16,
+        _ => 0,
+    };
+    (size_of::<Value>() + heap) as u64
 }

@@ -2,6 +2,7 @@
 
 mod folders;
 mod headers;
+mod malicious;
 mod metadata;
 mod policies;
 mod properties;

@@ -5,23 +5,68 @@ use super::{
         evidence::{Evidence, PickleFact},
         findings::{Notes, UPLOAD_AGAIN},
         names,
-        pickle::{self, Limits, Stream, Value},
+        pickle::{self, Stream, Value},
         probe::{Probe, Problem},
-        window::{Parse, Parsed, Stop, Window, WindowProbe},
+        window::{Parse, Parsed, Window, WindowProbe},
     },
     tensors::{self, Saved},
 };
-use crate::contract::Reason;
+use crate::contract::{PickleTier, Reason};
 
-/// A pickle of the number 0x1950A86A20F9469CFC6C.
-const MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e";
+/// The number 0x1950A86A20F9469CFC6C as a pickle has it, and its end.
+const MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e";
 const PROTOCOL: i64 = 1001;
+/// Pickles that the storages follow.
+const PICKLES: usize = 5;
 
 struct LegacyFile;
 
 /// A file that begins with the magic number.
 pub(super) fn sniff(_: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
-    start.starts_with(MAGIC).then(|| WindowProbe::boxed(LegacyFile, size, start))
+    is_legacy(start).then(|| WindowProbe::boxed(LegacyFile, size, start))
+}
+
+/// Whether a file begins with the magic number, in whatever protocol. One that computes it is no file of torch's.
+pub(in crate::format) fn is_legacy(start: &[u8]) -> bool {
+    match start {
+        [0x80, 4..=5, 0x95, frame @ ..] => frame.get(8..).is_some_and(|rest| rest.starts_with(MAGIC)),
+        [0x80, 2..=5, rest @ ..] => rest.starts_with(MAGIC),
+        _ => false,
+    }
+}
+
+/// The five pickles of such a file, each with what it is. Fewer when one is broken.
+fn streams(file: &Window<'_>, place: &str, level: u32) -> Parsed<Vec<(Stream, PickleFact)>> {
+    let mut streams = Vec::new();
+    let mut at = 0;
+    while streams.len() < PICKLES {
+        let (stream, fact) = pickle::one(file, at, place, level)?;
+        at = stream.end;
+        let stop = stream.is_cut();
+        let broken = stream.problem.is_some() || stop.is_some();
+        let is_code = fact.tier >= PickleTier::Code;
+        streams.push((stream, fact));
+        match stop {
+            Some(stop) if !is_code => return Err(stop),
+            _ if broken => break,
+            _ => {}
+        }
+    }
+    Ok(streams)
+}
+
+/// How dangerous the pickles of such a file are: the storages behind them are data, whatever their bytes.
+///
+/// # Errors
+/// `Need` and `TooLarge`.
+pub(in crate::format) fn fact(file: &Window<'_>, place: &str, level: u32) -> Parsed<PickleFact> {
+    Ok(worst(streams(file, place, level)?.into_iter().map(|(_, fact)| fact)))
+}
+
+fn worst(facts: impl Iterator<Item = PickleFact>) -> PickleFact {
+    facts
+        .reduce(|worst, fact| if fact.tier > worst.tier { fact } else { worst })
+        .unwrap_or_else(|| PickleFact::unchecked("an old file of torch"))
 }
 
 /// What such a file comes to.
@@ -38,20 +83,13 @@ impl Parse for LegacyFile {
     }
 
     fn parse(&self, file: &Window<'_>) -> Parsed<Legacy> {
-        let pickle = pickle::judge_named(file, "")?.ok_or_else(|| Stop::bad("it holds no pickle"))?;
-        let mut streams = Vec::new();
-        let mut at = 0;
-        for _ in 0..5 {
-            let stream = pickle::read(file, at, &Limits::WHOLE)?;
-            at = stream.end;
-            let broken = stream.problem.clone();
-            streams.push(stream);
-            if let Some(problem) = broken {
-                let saved = Err(format!("pickle {} of its five cannot be read ({problem})", streams.len()));
-                return Ok(Legacy { pickle, saved });
-            }
-        }
-        Ok(Legacy { pickle, saved: saved(&streams, at, file.len()) })
+        let (streams, facts): (Vec<_>, Vec<_>) = streams(file, "", 0)?.into_iter().unzip();
+        let pickle = worst(facts.into_iter());
+        let saved = match streams.last().and_then(|last| Some((last.problem.as_ref()?, streams.len()))) {
+            Some((problem, number)) => Err(format!("pickle {number} of its five cannot be read ({problem})")),
+            None => saved(&streams, file.len()),
+        };
+        Ok(Legacy { pickle, saved })
     }
 
     fn finish(self, outcome: Result<Legacy, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
@@ -66,12 +104,13 @@ impl Parse for LegacyFile {
             }
             Err(Problem::TooLarge(text)) => {
                 let what = format!("was not checked ({text})");
-                return evidence.note_pickle(
-                    file,
-                    PickleFact { tier: crate::contract::PickleTier::Unchecked, what, broken: None },
-                );
+                return evidence.note_pickle(file, PickleFact { tier: PickleTier::Unchecked, what, broken: None });
             }
-            Err(Problem::Broken(text)) => text,
+            Err(Problem::Broken(text)) => {
+                let what = format!("is a pickle that cannot be read ({text})");
+                evidence.note_pickle(file, PickleFact { tier: PickleTier::Code, what, broken: None });
+                text
+            }
             Err(Problem::Foreign) => return,
         };
         let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(&path));
@@ -79,8 +118,9 @@ impl Parse for LegacyFile {
     }
 }
 
-fn saved(streams: &[Stream], data: u64, size: u64) -> Result<Saved, String> {
+fn saved(streams: &[Stream], size: u64) -> Result<Saved, String> {
     let [_, protocol, _, object, keys] = streams else { return Err("it has not five pickles".to_owned()) };
+    let data = keys.end;
     let root = |stream: &Stream| stream.root.map(|root| stream.values.get(root).clone());
     if root(protocol) != Some(Value::Int(PROTOCOL)) {
         return Err(format!("its second pickle is not the protocol {PROTOCOL}"));

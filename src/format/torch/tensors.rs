@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{
-    counts::Counts,
-    pickle::{Stream, Value, ValueId, Values},
+use super::{
+    super::{
+        counts::Counts,
+        pickle::{Stream, Value, ValueId, Values},
+    },
+    parallel::{self, Parallel},
 };
 use crate::contract::report;
 
@@ -23,6 +26,8 @@ pub(in crate::format) struct Saved {
     pub script: bool,
     /// Keys of its dict, the first ones.
     pub keys: Vec<String>,
+    /// Over how many processes the training was spread.
+    pub parallel: Parallel,
 }
 
 /// A storage that the pickle names.
@@ -33,6 +38,8 @@ pub(in crate::format) struct Storage {
     /// Data type of its elements; none for bytes.
     dtype: Option<(&'static str, u64)>,
     elements: u64,
+    /// Which one of all it is.
+    number: usize,
 }
 
 /// All that a pickle says of tensors.
@@ -99,12 +106,20 @@ const DTYPES: [(&str, &str, u64); 28] = [
     ("bits8", "U8", 1),
 ];
 
+/// More dimensions than a tensor has.
+const DIMENSIONS: usize = 64;
 /// The most keys of the dict that are kept.
 const KEYS: usize = 32;
 
 /// The data type that a `torch.dtype` object is.
 pub(in crate::format) fn dtype(name: &str) -> Option<(&'static str, u64)> {
     DTYPES.iter().find(|(known, ..)| *known == name).map(|&(_, dtype, size)| (dtype, size))
+}
+
+/// The data type and bytes of an element that a class of storages has; none of storages of bytes.
+pub(in crate::format) fn storage_class(name: &str) -> Option<(&'static str, u64)> {
+    let (_, dtype, size) = STORAGES.iter().find(|(known, ..)| *known == name)?;
+    (!dtype.is_empty()).then_some((dtype, *size))
 }
 
 /// Reads what the stream says.
@@ -118,7 +133,8 @@ pub(in crate::format) fn described(stream: &Stream) -> Result<Described, String>
         if let Value::Persistent(key) = value
             && let Some((name, storage)) = storage(values, *key)?
         {
-            let known = described.storages.entry(name.clone()).or_insert_with(|| storage.clone());
+            let number = described.storages.len();
+            let known = described.storages.entry(name.clone()).or_insert_with(|| Storage { number, ..storage.clone() });
             if known.bytes != storage.bytes {
                 return Err(format!("its storage {} has two sizes", shown(&name)));
             }
@@ -154,28 +170,32 @@ fn storage(values: &Values, key: ValueId) -> Result<Option<(String, Storage)>, S
         return Err("it names a storage in a way that torch does not".to_owned());
     };
     let bytes = elements.checked_mul(size).ok_or("it has a storage of impossible size")?;
-    let storage = Storage { bytes, dtype: (!dtype.is_empty()).then_some((dtype, size)), elements };
+    let storage = Storage { bytes, dtype: (!dtype.is_empty()).then_some((dtype, size)), elements, number: 0 };
     Ok(Some((name.to_owned(), storage)))
 }
 
-type Region = (String, u64, Vec<u64>);
+type Region = (usize, u64, Vec<u64>);
 
 /// `_rebuild_tensor*(storage, offset, size, stride, ...)`
 fn tensor(values: &Values, id: ValueId, described: &mut Described, seen: &mut BTreeSet<Region>) -> Result<(), String> {
     let call = |name| values.is_call(id, "torch._utils", name);
-    let (arguments, third) =
-        match (call("_rebuild_tensor_v2").or_else(|| call("_rebuild_tensor")), call("_rebuild_tensor_v3")) {
-            (Some(arguments), _) => (arguments, false),
-            (None, Some(arguments)) => (arguments, true),
-            (None, None) => return Ok(()),
-        };
+    let (arguments, third) = match (
+        call("_rebuild_tensor_v2").or_else(|| call("_rebuild_tensor")).or_else(|| call("_rebuild_qtensor")),
+        call("_rebuild_tensor_v3"),
+    ) {
+        (Some(arguments), _) => (arguments, false),
+        (None, Some(arguments)) => (arguments, true),
+        (None, None) => return Ok(()),
+    };
     let malformed = || "it describes a tensor in a way that torch does not".to_owned();
     let [storage, offset, shape, strides, rest @ ..] = arguments else { return Err(malformed()) };
     let Value::Persistent(key) = values.get(*storage) else { return Err(malformed()) };
     let name = values.elements(*key).and_then(|parts| values.text(*parts.get(2)?)).ok_or_else(malformed)?;
     let Some(storage) = described.storages.get(name) else { return Err(malformed()) };
     let offset = values.size(*offset).ok_or_else(malformed)?;
-    let sizes = |id| values.elements(id)?.iter().map(|size| values.size(*size)).collect::<Option<Vec<u64>>>();
+    // One shape can be that of very many tensors.
+    let short = |id| values.elements(id).filter(|sizes| sizes.len() <= DIMENSIONS);
+    let sizes = |id| short(id)?.iter().map(|size| values.size(*size)).collect::<Option<Vec<u64>>>();
     let (shape, strides) = (sizes(*shape).ok_or_else(malformed)?, sizes(*strides).ok_or_else(malformed)?);
     if shape.len() != strides.len() {
         return Err(malformed());
@@ -190,14 +210,14 @@ fn tensor(values: &Values, id: ValueId, described: &mut Described, seen: &mut BT
         return Err(format!("a tensor of it needs {end} elements of storage {name}, which has {available}"));
     }
     let elements = shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size)).ok_or_else(malformed)?;
-    if seen.insert((name.to_owned(), offset, shape)) {
+    if seen.insert((storage.number, offset, shape)) {
         described.saved.counts.add(dtype, elements);
     }
     Ok(())
 }
 
 /// The element behind the last one that a tensor uses.
-fn extent(offset: u64, shape: &[u64], strides: &[u64]) -> Option<u64> {
+pub(super) fn extent(offset: u64, shape: &[u64], strides: &[u64]) -> Option<u64> {
     if shape.contains(&0) {
         return Some(0);
     }
@@ -215,5 +235,6 @@ fn facts(values: &Values, root: ValueId, saved: &mut Saved) {
     saved.epoch = int("epoch");
     saved.lightning = entry("pytorch-lightning_version").and_then(|id| values.text(id)).map(shown);
     let keys = values.entries(root).unwrap_or_default().iter().filter_map(|(key, _)| values.text(*key));
+    saved.parallel = parallel::read(values, root);
     saved.keys = keys.take(KEYS).map(shown).collect();
 }

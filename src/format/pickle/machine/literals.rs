@@ -1,0 +1,216 @@
+//! Arguments of opcodes: numbers, texts, bytes and frames as they stand in the stream. No I/O.
+
+use std::ops::Range;
+
+use super::{Halt, Machine, Step, malformed};
+use crate::{
+    contract::PickleTier,
+    format::{
+        pickle::{Limits, values::Value},
+        window::Stop,
+    },
+};
+
+/// How far the end of a line is looked for, in bytes: most are short.
+const LINES: [u64; 3] = [4 << 10, 64 << 10, 1 << 20];
+
+impl Machine<'_> {
+    fn advance(&mut self, length: u64) -> Range<u64> {
+        let end = self.at.saturating_add(length);
+        if let Some(frame) = self.frame {
+            if end > frame && self.at < frame {
+                self.raise(PickleTier::Dangerous, || "has an argument that crosses the end of its frame".to_owned());
+            }
+            if end >= frame {
+                self.frame = None;
+            }
+        }
+        let range = self.at..end;
+        self.at = end;
+        range
+    }
+
+    pub(super) fn byte(&mut self) -> Step<u8> {
+        let range = self.advance(1);
+        Ok(self.window.array::<1>(range.start)?[0])
+    }
+
+    pub(super) fn little<const N: usize>(&mut self) -> Step<u64> {
+        let range = self.advance(N as u64);
+        let bytes = self.window.array::<N>(range.start)?;
+        Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    }
+
+    pub(super) fn line(&mut self) -> Step<String> {
+        for most in LINES {
+            let start = self.window.up_to(self.at, most)?;
+            if let Some(length) = start.iter().position(|byte| *byte == b'\n') {
+                let text = String::from_utf8_lossy(start.get(..length).unwrap_or_default()).into_owned();
+                self.advance(length as u64 + 1);
+                return Ok(text);
+            }
+        }
+        malformed(format!("the line at byte {} does not end", self.at))
+    }
+
+    pub(super) fn protocol(&mut self) -> Step<()> {
+        if self.at != self.begin + 1 {
+            self.raise(PickleTier::Code, || "names its protocol in the middle".to_owned());
+        }
+        self.protocol = self.byte()?;
+        let protocol = self.protocol;
+        if protocol > 5 { self.fault(|| format!("it has protocol {protocol}")) } else { Ok(()) }
+    }
+
+    /// A frame within a frame, or one that is longer than the rest: unpicklers differ in what they read then.
+    pub(super) fn frame(&mut self) -> Step<()> {
+        let length = self.little::<8>()?;
+        let end = self.at.saturating_add(length);
+        if self.frame.is_some_and(|frame| self.at < frame) || end > self.window.len() {
+            self.raise(PickleTier::Dangerous, || "has frames that do not fit".to_owned());
+        }
+        self.frame = Some(end);
+        Ok(())
+    }
+
+    pub(super) fn number(&mut self, opcode: u8) -> Step<()> {
+        let signed = |number: u64, bits: u32| (number << (64 - bits)).cast_signed() >> (64 - bits);
+        let value = match opcode {
+            b'J' => Value::Int(signed(self.little::<4>()?, 32)),
+            b'K' => Value::Int(self.little::<1>()?.cast_signed()),
+            b'M' => Value::Int(self.little::<2>()?.cast_signed()),
+            b'G' => Value::Float(f64::from_bits(self.little::<8>()?.swap_bytes())),
+            0x8A | 0x8B => {
+                let length = if opcode == 0x8A { self.little::<1>()? } else { self.little::<4>()? };
+                let range = self.advance(length);
+                if length > 8 {
+                    self.skip(&range)?;
+                    Value::BigInt
+                } else {
+                    let bytes = self.window.bytes(range)?;
+                    let number = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+                    Value::Int(if bytes.is_empty() {
+                        0
+                    } else {
+                        signed(number, 8 * u32::try_from(length).unwrap_or(8))
+                    })
+                }
+            }
+            _ => {
+                let line = self.line()?;
+                let text = line.trim();
+                match (opcode, text) {
+                    (b'I', "00") => Value::Bool(false),
+                    (b'I', "01") => Value::Bool(true),
+                    (b'F', text) => match text.parse() {
+                        Ok(number) => Value::Float(number),
+                        Err(_) => {
+                            self.fault(|| format!("{line:?} is no number"))?;
+                            Value::Unknown
+                        }
+                    },
+                    (_, text) => match text.trim_end_matches('L').parse() {
+                        Ok(number) => Value::Int(number),
+                        Err(_) if is_decimal(text) => Value::BigInt,
+                        // Other bases (`0x10`) mean different things to different unpicklers.
+                        Err(_) => Value::Unknown,
+                    },
+                }
+            }
+        };
+        match value {
+            Value::Int(number) => self.push_number(number),
+            value => self.push(value),
+        }
+        Ok(())
+    }
+
+    /// Bytes that are only passed over: they are not fetched when they are many.
+    fn skip(&mut self, range: &Range<u64>) -> Step<()> {
+        if range.end > self.window.len() {
+            return malformed(format!(
+                "it ends at byte {}, but its structure goes on to byte {}",
+                self.window.len(),
+                range.end
+            ));
+        }
+        if range.end - range.start < self.limits.jump {
+            // Fetched with what stands around it: a second look costs more than these bytes.
+            self.window.bytes(range.clone())?;
+            return Ok(());
+        }
+        self.jumps += 1;
+        self.skipped += range.end - range.start;
+        if self.jumps > Limits::JUMPS {
+            return Err(Halt::Stop(Stop::TooLarge(format!(
+                "its pickle holds more than {} large texts or arrays",
+                Limits::JUMPS
+            ))));
+        }
+        Ok(())
+    }
+
+    pub(super) fn string(&mut self, opcode: u8) -> Step<()> {
+        let length = match opcode {
+            b'S' | b'V' => {
+                let begin = self.at;
+                let line = self.line()?;
+                if line.len() as u64 > Limits::TEXT {
+                    self.push(Value::LongText(begin..self.at));
+                    return Ok(());
+                }
+                let text = if opcode == b'S' { unquoted(&line) } else { Some(line) };
+                // No library escapes what is plain; a text that is escaped is never compared with a name.
+                self.push(text.filter(|text| !text.contains('\\')).map_or(Value::Unknown, Value::Text));
+                return Ok(());
+            }
+            b'U' | 0x8C => self.little::<1>()?,
+            b'T' | b'X' => self.little::<4>()?,
+            _ => self.little::<8>()?,
+        };
+        let range = self.advance(length);
+        self.skip(&range)?;
+        let value = if length > Limits::TEXT {
+            Value::LongText(range)
+        } else {
+            let bytes = self.window.bytes(range.clone())?;
+            match std::str::from_utf8(bytes) {
+                Ok(text) => Value::Text(text.to_owned()),
+                // Strings of Python 2 are bytes.
+                Err(_) if matches!(opcode, b'T' | b'U') => Value::Bytes(range),
+                // Python takes halves of characters beyond the first 65,536, which Rust has no texts for.
+                Err(_) if bytes.windows(2).any(|pair| matches!(pair, [0xED, 0xA0..=0xBF])) => Value::Unknown,
+                Err(_) => {
+                    self.fault(|| format!("the text at byte {} is no UTF-8", range.start))?;
+                    Value::Unknown
+                }
+            }
+        };
+        self.push(value);
+        Ok(())
+    }
+
+    pub(super) fn bytes(&mut self, opcode: u8) -> Step<()> {
+        let length = match opcode {
+            b'C' => self.little::<1>()?,
+            b'B' => self.little::<4>()?,
+            _ => self.little::<8>()?,
+        };
+        let range = self.advance(length);
+        self.skip(&range)?;
+        self.push(Value::Bytes(range));
+        Ok(())
+    }
+}
+
+/// A string of Python without its quotes.
+fn unquoted(line: &str) -> Option<String> {
+    let line = line.trim();
+    let quote = line.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+    line.strip_prefix(quote)?.strip_suffix(quote).map(str::to_owned)
+}
+
+fn is_decimal(text: &str) -> bool {
+    let digits = text.trim_end_matches('L').trim_start_matches('-');
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
