@@ -60,7 +60,7 @@ impl Keyring {
         let mut files = self.find(&self.secrets, namespace, secret, keys)?;
         if files.is_empty() {
             for key in keys {
-                files.extend(self.from_environment(key)?.map(|value| ((*key).to_owned(), value)));
+                files.extend(self.variable(key)?.map(|value| ((*key).to_owned(), value)));
             }
         }
         let folder = self.private.path().join("credentials").join(namespace).join(file_name(secret));
@@ -73,7 +73,7 @@ impl Keyring {
     }
 
     /// The variable of the key's name; for a service account of Google Cloud the file that its usual variable names.
-    fn from_environment(&self, key: &str) -> Result<Option<Vec<u8>>, LocalError> {
+    fn variable(&self, key: &str) -> Result<Option<Vec<u8>>, LocalError> {
         if key != environment::GCS_KEYS[0] {
             return Ok(self.environment.get(key).map(|value| value.clone().into_bytes()));
         }

@@ -23,6 +23,7 @@ struct Server {
     _guard: Child,
 }
 
+#[expect(clippy::expect_used, reason = "a helper of tests, which the lint does not see as one")]
 static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start().expect("fake-gcs-server starts"));
 
 impl Server {

@@ -15,6 +15,7 @@ use crate::{
     support::{Breaking, assert_loaded, assert_refused, checkpoint, connection, files, place_with},
 };
 
+#[expect(clippy::expect_used, reason = "a helper of tests, which the lint does not see as one")]
 static HUB: LazyLock<Hub> = LazyLock::new(|| Hub::start(&checkpoint()).expect("the Hub starts"));
 
 fn task(name: &str, access: Access) -> HuggingFaceTask {

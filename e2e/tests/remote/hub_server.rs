@@ -194,33 +194,10 @@ impl State {
         }
         match verb {
             "revision" if api => describe(&name, repository),
-            "tree" if api => self.tree(&name, repository, path, request),
+            "tree" if api => tree(&name, repository, path, request),
             "resolve" if !api => self.resolve(repository, path, who, request),
             _ => reply(StatusCode::NOT_FOUND, &[], ""),
         }
-    }
-
-    fn tree(&self, name: &str, repository: &Repository, folder: &str, request: &Request<Body>) -> Response<Body> {
-        let below = |path: &&String| folder.is_empty() || path.starts_with(&format!("{folder}/"));
-        let files: Vec<&String> = repository.files.keys().filter(below).collect();
-        if files.is_empty() {
-            return error(StatusCode::NOT_FOUND, "EntryNotFound");
-        }
-        let query = request.uri().query().unwrap_or_default();
-        let cursor = query.split('&').find_map(|pair| pair.strip_prefix("cursor=")?.parse().ok()).unwrap_or(0);
-        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let items: Vec<Value> =
-            files.iter().skip(cursor).take(PAGE).map(|path| item(path, &repository.files[*path])).collect();
-        let more = cursor + PAGE < files.len();
-        let link = format!(
-            "<http://{host}/api/models/{name}/tree/{COMMIT}?recursive=true&cursor={}>; rel=\"next\"",
-            cursor + PAGE
-        );
-        let mut headers = vec![("content-type", "application/json")];
-        if more {
-            headers.push(("link", &link));
-        }
-        reply(StatusCode::OK, &headers, Value::Array(items).to_string())
     }
 
     fn resolve(&self, repository: &Repository, path: &str, who: Who, request: &Request<Body>) -> Response<Body> {
@@ -240,6 +217,29 @@ impl State {
         }
         bytes(request.headers(), request.method() == "HEAD", content, &[commit, ("etag", &tag)])
     }
+}
+
+fn tree(name: &str, repository: &Repository, folder: &str, request: &Request<Body>) -> Response<Body> {
+    let below = |path: &&String| folder.is_empty() || path.starts_with(&format!("{folder}/"));
+    let files: Vec<&String> = repository.files.keys().filter(below).collect();
+    if files.is_empty() {
+        return error(StatusCode::NOT_FOUND, "EntryNotFound");
+    }
+    let query = request.uri().query().unwrap_or_default();
+    let cursor = query.split('&').find_map(|pair| pair.strip_prefix("cursor=")?.parse().ok()).unwrap_or(0);
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let items: Vec<Value> =
+        files.iter().skip(cursor).take(PAGE).map(|path| item(path, &repository.files[*path])).collect();
+    let more = cursor + PAGE < files.len();
+    let link = format!(
+        "<http://{host}/api/models/{name}/tree/{COMMIT}?recursive=true&cursor={}>; rel=\"next\"",
+        cursor + PAGE
+    );
+    let mut headers = vec![("content-type", "application/json")];
+    if more {
+        headers.push(("link", &link));
+    }
+    reply(StatusCode::OK, &headers, Value::Array(items).to_string())
 }
 
 fn describe(name: &str, repository: &Repository) -> Response<Body> {

@@ -28,7 +28,9 @@ fn counting() -> Result<(String, Arc<AtomicUsize>)> {
         for mut stream in listener.incoming().flatten() {
             count.fetch_add(1, Ordering::Relaxed);
             let mut head = [0; 4096];
-            stream.read(&mut head).ok();
+            if stream.read(&mut head).is_err() {
+                continue;
+            }
             write!(stream, "HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 6\r\n\r\ncanary").ok();
         }
     });

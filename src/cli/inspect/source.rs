@@ -31,7 +31,7 @@ pub struct SourceArguments {
     /// The bucket's region (s3://).
     #[arg(long)]
     pub region: Option<String>,
-    /// The storage account, for az://container/path; left out: `AZURE_STORAGE_ACCOUNT`.
+    /// The storage account, for `az://container/path`; left out: `AZURE_STORAGE_ACCOUNT`.
     #[arg(long)]
     pub account: Option<String>,
     /// A file below an https:// address, which cannot be asked what it holds; can be repeated.

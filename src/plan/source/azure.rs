@@ -35,7 +35,7 @@ pub(super) fn azure_uri(rest: &str, azure: &AzureSource) -> Outcome {
 pub(super) fn is_azure(host: &str) -> bool {
     let clouds = ["core.windows.net", "core.chinacloudapi.cn", "core.usgovcloudapi.net", "core.cloudapi.de"];
     let service = |cloud: &&str| ["blob", "dfs"].iter().any(|service| host.ends_with(&format!(".{service}.{cloud}")));
-    clouds.iter().any(|cloud| service(&cloud))
+    clouds.iter().any(service)
 }
 
 pub(super) fn azure_source(container: &str, path: &str, azure: &AzureSource) -> Outcome {

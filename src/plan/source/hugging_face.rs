@@ -7,7 +7,7 @@ use crate::{
 
 use super::{Outcome, ca, endpoint, folder, invalid, located};
 
-/// `organisation/name[@revision]/path`, with `datasets/` before it for data sets, as huggingface_hub writes it.
+/// `organisation/name[@revision]/path`, with `datasets/` before it for data sets, as `huggingface_hub` writes it.
 pub(super) fn hub_uri(rest: &str, hub: &HuggingFaceSource) -> Outcome {
     if rest.contains('?') {
         return Err(invalid("path: an hf:// URI has no query"));

@@ -58,7 +58,8 @@ fn code(headers: &HeaderMap, body: &str) -> Option<String> {
 pub(super) struct Container {
     pub place: Place,
     pub account: String,
-    pub container: String,
+    /// The container's name.
+    pub name: String,
     pub access: Access,
 }
 
@@ -70,7 +71,7 @@ impl Container {
 
     fn answer(&self, answer: &Answer, asked: Asked<'_>) -> StorageError {
         let Answer { host, status, code, .. } = answer;
-        let (shown, container) = (answer.shown(), &self.container);
+        let (shown, container) = (answer.shown(), &self.name);
         match (status, asked) {
             (404 | 410, Asked::File(path)) => StorageError::Changed(format!("{path} is gone since it was listed")),
             // Without public access a container is not there for strangers.
@@ -143,7 +144,7 @@ impl Container {
         };
         StorageError::AccessDenied(format!(
             "{} refuses {who} ({shown}) for container {}: {remedy}",
-            answer.host, self.container
+            answer.host, self.name
         ))
     }
 }

@@ -1,6 +1,6 @@
 //! Containers of Azure Blob Storage, and of Data Lake Storage through the same service. Does I/O.
 //!
-//! <https://learn.microsoft.com/en-us/rest/api/storageservices/list-blobs>; ETags tell versions of a blob apart, and a blob has
+//! <https://learn.microsoft.com/en-us/rest/api/storageservices/list-blobs>; `ETags` tell versions of a blob apart, and a blob has
 //! an MD5 when its uploader left one.
 
 mod answers;
@@ -81,7 +81,7 @@ impl Azure {
         let container = Container {
             place,
             account: task.account.clone(),
-            container: task.container.clone(),
+            name: task.container.clone(),
             access: connection.access.clone(),
         };
         let client = connector.client(server.scheme() == "http");
@@ -94,7 +94,7 @@ impl Azure {
     }
 
     /// A signed request.
-    async fn request(&self, url: &Url, range: Option<&Entry>) -> Result<HttpRequest, StorageError> {
+    fn request(url: &Url, range: Option<&Entry>) -> Result<HttpRequest, StorageError> {
         let mut request = request::get(url)?;
         request.headers_mut().insert(HeaderName::from_static("x-ms-version"), VERSION);
         if let Some(entry) = range.filter(|entry| !entry.version.is_empty()) {
@@ -126,7 +126,7 @@ impl Azure {
                 query.append_pair("marker", marker);
             }
         }
-        let mut request = self.request(&url, None).await?;
+        let mut request = Self::request(&url, None)?;
         self.sign(&mut request, Asked::Listing).await?;
         let explain = |error: &(dyn std::error::Error + 'static)| self.container.explain(error, Asked::Listing);
         let (_, body) = request::fetch(&self.client, request, PAGE_LIMIT, explain).await?;
@@ -161,7 +161,7 @@ impl Azure {
 
     /// Why there is nothing below the prefix.
     async fn nothing(&self, patience: Patience<'_>) -> Result<StorageError, StorageError> {
-        let container = &self.container.container;
+        let container = &self.container.name;
         if self.path.is_empty() {
             return Ok(StorageError::NotFound(format!("the container {container} holds nothing")));
         }
@@ -180,7 +180,7 @@ impl Azure {
         url.path_segments_mut()
             .map_err(|()| StorageError::InvalidSpec("storage.azure.endpoint cannot be used".into()))?
             .extend(segments);
-        let mut request = self.request(&url, Some(entry)).await?;
+        let mut request = Self::request(&url, Some(entry))?;
         // The range is signed, so it stands there before.
         request::set_range(&mut request, &range)?;
         self.sign(&mut request, Asked::File(&entry.path)).await?;

@@ -45,7 +45,8 @@ fn code(_: &HeaderMap, body: &str) -> Option<String> {
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
     pub place: Place,
-    pub bucket: String,
+    /// The bucket's name.
+    pub name: String,
     pub access: Access,
 }
 
@@ -57,7 +58,7 @@ impl Bucket {
 
     fn answer(&self, answer: &Answer, asked: Asked<'_>) -> StorageError {
         let Answer { host, status, code, .. } = answer;
-        let (shown, bucket) = (answer.shown(), &self.bucket);
+        let (shown, bucket) = (answer.shown(), &self.name);
         match (status, asked) {
             (_, _) if matches!(code, Some("rateLimitExceeded" | "userRateLimitExceeded" | "quotaExceeded")) => {
                 answer.busy()
@@ -112,7 +113,7 @@ impl Bucket {
         };
         StorageError::AccessDenied(format!(
             "{} refuses {who} ({shown}) for bucket {}: {remedy}",
-            answer.host, self.bucket
+            answer.host, self.name
         ))
     }
 }

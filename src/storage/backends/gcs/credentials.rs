@@ -35,13 +35,16 @@ pub(super) enum Reader {
     Anonymous,
     /// The pod's own identity.
     Ambient(GcpCredentialProvider),
-    /// A Secret's key, and the tokens made of it; made anew when the key changes.
-    Secret {
-        files: SecretFiles,
-        server: Url,
-        connector: Connector,
-        made: Mutex<Option<(Arc<Keys>, GcpCredentialProvider)>>,
-    },
+    /// A Secret's key.
+    Secret(Box<FromSecret>),
+}
+
+/// A Secret's key, and the tokens made of it; made anew when the key changes.
+pub(super) struct FromSecret {
+    files: SecretFiles,
+    server: Url,
+    connector: Connector,
+    made: Mutex<Option<(Arc<Keys>, GcpCredentialProvider)>>,
 }
 
 impl Reader {
@@ -58,9 +61,9 @@ impl Reader {
             Access::Secret(name) => {
                 let files = SecretFiles::new(mounts.credentials.clone(), name.clone(), &GCS_KEYS);
                 let (server, connector) = (server.clone(), connector.clone());
-                let reader = Self::Secret { files, server, connector, made: Mutex::new(None) };
-                reader.provider()?;
-                Ok(reader)
+                let secret = FromSecret { files, server, connector, made: Mutex::new(None) };
+                secret.provider()?;
+                Ok(Self::Secret(Box::new(secret)))
             }
         }
     }
@@ -70,7 +73,7 @@ impl Reader {
         let provider = match self {
             Self::Anonymous => return Ok(None),
             Self::Ambient(provider) => Arc::clone(provider),
-            Self::Secret { .. } => self.provider().map_err(|error| object_store::Error::Generic {
+            Self::Secret(secret) => secret.provider().map_err(|error| object_store::Error::Generic {
                 store: "Google Cloud Storage",
                 source: Box::new(error),
             })?,
@@ -80,13 +83,13 @@ impl Reader {
 
     /// Reads the Secret's files again and says whether they hold something else than before.
     pub(super) fn renew(&self) -> Result<bool, StorageError> {
-        if let Self::Secret { files, .. } = self { files.reload() } else { Ok(false) }
+        if let Self::Secret(secret) = self { secret.files.reload() } else { Ok(false) }
     }
+}
 
+impl FromSecret {
     fn provider(&self) -> Result<GcpCredentialProvider, StorageError> {
-        let Self::Secret { files, server, connector, made } = self else {
-            return Err(StorageError::AccessDenied("there is no Secret".into()));
-        };
+        let Self { files, server, connector, made } = self;
         let keys = files.current()?;
         let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, provider)) = made.as_ref()

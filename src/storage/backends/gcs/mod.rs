@@ -73,7 +73,7 @@ impl Gcs {
         let authorities = authorities(connection.ca.as_deref(), "storage.gcs.caBundle", mounts)?;
         let connector = Connector { authorities, timeouts, manners: &answers::MANNERS, link_local: false };
         let place = Place { host, field: "storage.gcs", has_ca: connection.ca.is_some(), manners: &answers::MANNERS };
-        let bucket = Bucket { place, bucket: task.bucket.clone(), access: connection.access.clone() };
+        let bucket = Bucket { place, name: task.bucket.clone(), access: connection.access.clone() };
         let client = connector.client(server.scheme() == "http");
         let client = client.map_err(|error| bucket.explain(&error, Asked::Listing))?;
         let reader = Reader::open(&connection.access, mounts, &connector, &server)?;
@@ -86,7 +86,7 @@ impl Gcs {
         url.path_segments_mut()
             .map_err(|()| StorageError::InvalidSpec("storage.gcs.endpoint cannot be used".into()))?
             .pop_if_empty()
-            .extend(["storage", "v1", "b", &self.bucket.bucket, "o"])
+            .extend(["storage", "v1", "b", &self.bucket.name, "o"])
             .extend(object);
         Ok(url)
     }
@@ -143,7 +143,7 @@ impl Gcs {
 
     /// Why there is nothing below the prefix.
     async fn nothing(&self, patience: Patience<'_>) -> Result<StorageError, StorageError> {
-        let bucket = &self.bucket.bucket;
+        let bucket = &self.bucket.name;
         if self.path.is_empty() {
             return Ok(StorageError::NotFound(format!("the bucket {bucket} holds nothing")));
         }

@@ -13,7 +13,7 @@ use super::super::{
     },
 };
 
-/// How it answers: the headers `X-Error-Code` and `X-Error-Message`, as huggingface_hub reads them.
+/// How it answers: the headers `X-Error-Code` and `X-Error-Message`, as `huggingface_hub` reads them.
 pub(super) static MANNERS: Manners = Manners { server: "a Hugging Face Hub", codes: CODES, code, headers: &[LOCATION] };
 
 /// Codes that may be shown.

@@ -8,7 +8,7 @@ pub(in crate::storage) fn may_have_bearer(url: &Url, own: &[&str], allowed: Opti
     let Some(host) = url.host_str() else { return false };
     let provider =
         |domain: &&str| host == *domain || host.strip_suffix(*domain).is_some_and(|rest| rest.ends_with('.'));
-    if url.scheme() == "https" && own.iter().any(|domain| provider(&domain)) {
+    if url.scheme() == "https" && own.iter().any(provider) {
         return true;
     }
     let with_port = url.port_or_known_default().map(|port| format!("{host}:{port}"));

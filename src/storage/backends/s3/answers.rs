@@ -63,7 +63,8 @@ pub(super) fn is_region(text: &str) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
     pub place: Place,
-    pub bucket: String,
+    /// The bucket's name.
+    pub name: String,
     pub region: String,
     pub access: Access,
 }
@@ -78,18 +79,16 @@ impl Bucket {
         let Answer { host, status, .. } = answer;
         let shown = answer.shown();
         match (status, answer.code) {
-            (_, Some("NoSuchBucket")) => {
-                StorageError::NotFound(format!("there is no bucket {} at {host}", self.bucket))
-            }
+            (_, Some("NoSuchBucket")) => StorageError::NotFound(format!("there is no bucket {} at {host}", self.name)),
             (404 | 410, _) => match asked {
                 Asked::File(path) => StorageError::Changed(format!("{path} is gone since it was listed")),
                 Asked::Listing => {
-                    StorageError::NotFound(format!("there is no bucket {} at {host}, or no S3 server", self.bucket))
+                    StorageError::NotFound(format!("there is no bucket {} at {host}, or no S3 server", self.name))
                 }
             },
             (304 | 412, _) => StorageError::Changed(match asked {
                 Asked::File(path) => format!("{path} is no longer the file that was listed"),
-                Asked::Listing => format!("the bucket {} changed while it was listed", self.bucket),
+                Asked::Listing => format!("the bucket {} changed while it was listed", self.name),
             }),
             (416, _) => StorageError::Changed(match asked {
                 Asked::File(path) => format!("{path} is shorter than it was listed"),
@@ -125,7 +124,7 @@ impl Bucket {
     }
 
     fn elsewhere(&self, answer: &Answer) -> StorageError {
-        let (host, bucket) = (&answer.host, &self.bucket);
+        let (host, bucket) = (&answer.host, &self.name);
         StorageError::InvalidSpec(match answer.headers.get(REGION).filter(|text| is_region(text)) {
             Some(region) if *region != self.region => format!(
                 "the bucket {bucket} is in region {region} and not in {}: set storage.s3.region to {region}",
@@ -159,7 +158,7 @@ impl Bucket {
         };
         StorageError::AccessDenied(format!(
             "{} refuses {who} ({shown}) for bucket {}: {remedy}",
-            answer.host, self.bucket
+            answer.host, self.name
         ))
     }
 }
@@ -173,8 +172,8 @@ mod tests {
     fn explain(status: u16, code: Option<&'static str>, asked: Asked<'_>) -> StorageError {
         let host = "s3.test:443".to_owned();
         let place = Place { host: host.clone(), field: "storage.s3", has_ca: false, manners: &MANNERS };
-        let (bucket, region) = ("training".to_owned(), "us-east-1".to_owned());
-        let bucket = Bucket { place, bucket, region, access: Access::Secret("s3-creds".into()) };
+        let (name, region) = ("training".to_owned(), "us-east-1".to_owned());
+        let bucket = Bucket { place, name, region, access: Access::Secret("s3-creds".into()) };
         let headers = [(REGION, "eu-west-1".to_owned())].into();
         let answer = Answer { host, status, code, headers, retry_after: None };
         let outer = HttpError::new(HttpErrorKind::Unknown, answer);

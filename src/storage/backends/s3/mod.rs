@@ -95,7 +95,7 @@ impl S3 {
         );
         let place = Place { host, field: "storage.s3", has_ca: task.ca.is_some(), manners: &answers::MANNERS };
         let bucket =
-            Bucket { place, bucket: task.bucket.clone(), region: task.region.clone(), access: task.access.clone() };
+            Bucket { place, name: task.bucket.clone(), region: task.region.clone(), access: task.access.clone() };
         let client = connector.client(plain).map_err(|error| bucket.explain(&error, Asked::Listing))?;
         let store = builder.build().map_err(|error| bucket.explain(&error, Asked::Listing))?;
         Ok(Remote::new(Self { store, client, bucket_url, path, bucket, secret }, retry))
@@ -119,7 +119,7 @@ impl S3 {
         }
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         *request.uri_mut() = url.as_str().parse().map_err(|_| {
-            StorageError::InvalidSpec(format!("no request can be made for bucket {}", self.bucket.bucket))
+            StorageError::InvalidSpec(format!("no request can be made for bucket {}", self.bucket.name))
         })?;
         let explain = |error: object_store::Error| self.bucket.explain(&error, Asked::Listing);
         if !matches!(self.bucket.access, Access::Anonymous) {
@@ -174,7 +174,7 @@ impl S3 {
 
     /// Why there is nothing below the prefix.
     async fn nothing(&self, patience: Patience<'_>) -> Result<StorageError, StorageError> {
-        let bucket = &self.bucket.bucket;
+        let bucket = &self.bucket.name;
         if self.path.is_empty() {
             return Ok(StorageError::NotFound(format!("the bucket {bucket} holds nothing")));
         }
@@ -211,7 +211,7 @@ impl S3 {
 
 impl Dialect for S3 {
     fn uri(&self) -> String {
-        let bucket = &self.bucket.bucket;
+        let bucket = &self.bucket.name;
         if self.path.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{}", self.path) }
     }
 
