@@ -39,17 +39,22 @@ pub struct Gathering {
 
 impl Gathering {
     /// For the keys below a path, which has no slash at its ends.
+    #[must_use]
     pub fn new(uri: String, path: &str) -> Self {
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
         Self { uri, prefix, entries: Vec::new(), markers: 0, empty_pages: 0 }
     }
 
     /// What keys must begin with: whole segments, so that `step-1` does not bring `step-10`.
+    #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
     /// Takes a page.
+    ///
+    /// # Errors
+    /// When a key cannot be a file of a volume, or there are too many.
     pub fn add(&mut self, objects: impl IntoIterator<Item = Object>) -> Result<(), StorageError> {
         let mut empty = true;
         for object in objects {
@@ -86,6 +91,9 @@ impl Gathering {
     }
 
     /// The listing; none when there is nothing, not even a marker.
+    ///
+    /// # Errors
+    /// When there are only markers, or files that cannot be together in a volume.
     pub fn finish(self) -> Result<Option<Listing>, StorageError> {
         let Self { mut entries, mut markers, uri, .. } = self;
         entries.sort_by(|left, right| left.path.cmp(&right.path));
