@@ -23,8 +23,8 @@ pub struct HttpSource {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 1024), inner(length(min = 1, max = 512)))]
     pub files: Vec<String>,
-    /// A file below the address that names all others: `SHA256SUMS` as `sha256sum` writes it, whose hashes are then verified, or an
-    /// index such as `model.safetensors.index.json`.
+    /// A file below the address that names all others: `SHA256SUMS` as `sha256sum` writes it, whose sums depth `Content`
+    /// recomputes, or an index such as `model.safetensors.index.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub manifest: Option<String>,
