@@ -10,7 +10,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use checkpoint_operator::{contract::Depth, format::Verdict};
+use checkpoint_operator::{
+    contract::{Depth, Format},
+    format::Verdict,
+};
 use checkpoint_operator_e2e::{
     command::capture,
     fixtures::{self, Files, bytes_alone},
@@ -63,7 +66,7 @@ fn what_libraries_write_is_what_they_say() {
             let (_, verdict) = judge(folder.path(), &name);
             assert!(verdict.is_good(), "seed {seed}, {name}: {}", verdict.message);
             let contents = verdict.contents;
-            assert_eq!(contents.format.map(|format| format.as_str()), Some(format.as_str()), "seed {seed}, {name}");
+            assert_eq!(contents.format.map(Format::as_str), Some(format.as_str()), "seed {seed}, {name}");
             if tensors.is_some() {
                 assert_eq!((contents.tensors, contents.parameters), (tensors, parameters), "seed {seed}, {name}");
                 let empty =
