@@ -1,8 +1,8 @@
 """Compares the tiers of pickles with what pickletools, picklescan, modelscan and fickling see. Run by hand, nothing is loaded.
 
-    python -m venv /tmp/scanners && /tmp/scanners/bin/pip install picklescan==1.0.5 modelscan==0.8.8 fickling==0.1.12
-    MALICIOUS_FOLDER=/tmp/malicious cargo test -p checkpoint-operator --lib the_table_can_be_written
-    /tmp/scanners/bin/python e2e/python/pickle_oracle.py target/debug/checkpoint-operator /tmp/malicious e2e/fixtures
+    python -m venv SCANNERS && SCANNERS/bin/pip install picklescan==1.0.5 modelscan==0.8.8 fickling==0.1.12 typing_extensions
+    MALICIOUS_FOLDER=TABLE cargo test -p checkpoint-operator --lib the_table_can_be_written
+    SCANNERS/bin/python e2e/python/pickle_oracle.py target/debug/checkpoint-operator TABLE e2e/fixtures
 
 For each file: what a list of opcodes shows, what each scanner says, and the tier that `checkpoint-operator inspect` gives its
 folder. The program fails when a scanner calls a file dangerous whose tier is below Code, or when a name on a scanner's deny-list
@@ -31,6 +31,7 @@ from picklescan.scanner import SafetyLevel, _unsafe_globals, scan_file_path
 # What is on a deny-list as part of a whole module and is data, whatever its arguments; or is judged by what it loads.
 EXPLAINED = {
     "torch.storage._load_from_bytes": "the bytes that it loads stand in the stream and are judged",
+    "torch.jit._pickle.build_intlist": "it returns the list that it is given",
 }
 
 
@@ -98,10 +99,10 @@ def fickling(path):
     return "clean" if worst == Severity.LIKELY_SAFE else "suspicious"
 
 
-def tier(program, path):
+def tier(program, name, data):
     """The tier of a file by itself: other files of its folder must not count."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / path.name).write_bytes(path.read_bytes())
+        (Path(folder) / name).write_bytes(data)
         output = subprocess.run([program, "inspect", folder, "-o", "json"], capture_output=True, text=True).stdout
     report = json.loads(output)
     return (report.get("contents") or {}).get("pickle") or "None"
@@ -129,7 +130,7 @@ def main(program, table, fixtures):
     counts, wrong = {}, []
     for name, path in files:
         seen = {scanner.__name__: scanner(path) for scanner in (picklescan, modelscan, fickling)}
-        ours = tier(program, path)
+        ours = tier(program, path.name, path.read_bytes())
         flagged = [scanner for scanner, verdict in seen.items() if verdict == "dangerous"]
         explained = flagged and listed(path) & EXPLAINED.keys()
         if flagged and ours not in ("Code", "Dangerous", "Unchecked"):
@@ -142,6 +143,12 @@ def main(program, table, fixtures):
     for key in sorted(key for key in counts if isinstance(key, tuple)):
         print(f"{key[0]:12} {key[1]:12} {key[2]:12} {counts[key]:6}")
     print("explained:", counts.get("explained", []))
+    missing = []
+    for module, entry in sorted(set(deny_lists())):
+        pickle = f"c{module}\n{'marker' if entry == '*' else entry}\n.".encode()
+        if tier(program, "a.pkl", pickle) != "Dangerous":
+            missing.append(f"{module} {entry}")
+    print("on a deny-list and not Dangerous to us:", missing)
     print(f"{len(files)} files; dangerous to a scanner and less than Code to us: {wrong}")
     return 1 if wrong else 0
 

@@ -5,9 +5,9 @@ use std::io::{self, Read};
 use super::window::{Parsed, Stop, Window};
 
 /// The largest compressed file that is unpacked, in bytes.
-const PACKED: u64 = 48 << 20;
+const PACKED: u64 = 24 << 20;
 /// The most bytes that come out of it.
-pub(super) const UNPACKED: u64 = 96 << 20;
+pub(super) const UNPACKED: u64 = 24 << 20;
 /// Memory that an xz or lzma stream may ask for, in KiB.
 const DICTIONARY: u32 = 96 << 10;
 
@@ -86,6 +86,11 @@ impl io::Write for Bounded {
             return Err(io::Error::other("more comes out of it than is read"));
         }
         let taken = room.min(bytes.len());
+        if self.0.len() + taken > self.0.capacity() {
+            // Doubled as usual, but never beyond the bound.
+            let more = self.0.capacity().max(64 << 10).max(taken).min(room);
+            self.0.reserve_exact(more);
+        }
         self.0.extend_from_slice(&bytes[..taken]);
         Ok(taken)
     }

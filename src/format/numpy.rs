@@ -176,7 +176,8 @@ fn dtype(descr: &str) -> Option<(&'static str, Option<u64>)> {
     let size = digits.parse::<u64>().ok();
     // `f8,O` is a record, with objects.
     let unit = descr.get(1 + digits.len()..)?;
-    if !unit.is_empty() && !(matches!(kind, 'M' | 'm') && unit.starts_with('[') && unit.ends_with(']')) {
+    let is_unit = matches!(kind, 'M' | 'm') && unit.starts_with('[') && unit.ends_with(']');
+    if !unit.is_empty() && !is_unit {
         return None;
     }
     let name = match (kind, size) {

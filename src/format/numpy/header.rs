@@ -55,13 +55,15 @@ pub(super) fn literal(text: &str) -> Option<&str> {
 fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     let (mut parts, mut begin, mut depth, mut quote) = (Vec::new(), 0, 0u32, None);
     for (at, character) in text.char_indices() {
-        match (quote, character) {
-            (Some(open), _) if character == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(character),
-            (None, '(' | '[' | '{') => depth += 1,
-            (None, ')' | ']' | '}') => depth = depth.checked_sub(1)?,
-            (None, _) if character == separator && depth == 0 => {
+        if let Some(open) = quote {
+            quote = (character != open).then_some(open);
+            continue;
+        }
+        match character {
+            '"' | '\'' => quote = Some(character),
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.checked_sub(1)?,
+            _ if character == separator && depth == 0 => {
                 parts.push(text.get(begin..at)?);
                 begin = at + character.len_utf8();
             }

@@ -108,12 +108,12 @@ pub(super) fn usage(module: &str, name: &str) -> Usage {
 fn is_dangerous(module: &str, name: &str) -> bool {
     let path = format!("{module}.{name}");
     let parts: Vec<&str> = path.split('.').collect();
-    let named = name.split('.').count();
-    if parts.len() > PARTS || (named > 1 && name.split('.').any(|part| part.starts_with("__"))) {
+    let own = name.split('.').count();
+    if parts.len() > PARTS || (own > 1 && name.split('.').any(|part| part.starts_with("__"))) {
         return true;
     }
     // The module's own name counts from its beginning; the name's parts may each begin another module.
-    let begins = std::iter::once(0).chain(parts.len() - named..parts.len());
+    let begins = std::iter::once(0).chain(parts.len() - own..parts.len());
     begins.into_iter().any(|begin| {
         (begin + 1..=parts.len()).any(|end| {
             let Some(names) = parts.get(begin..end).and_then(|parts| DANGEROUS.get(parts.join(".").as_str())) else {

@@ -17,11 +17,16 @@ pub(super) struct Gap {
     pub pickle: Option<PickleFact>,
 }
 
+/// What an element is.
+enum Size {
+    Objects,
+    Bytes(u64),
+}
+
 /// What a wrapper says.
 struct Described {
     elements: u64,
-    /// Bytes of each; none for Python objects.
-    size: Option<u64>,
+    size: Size,
     /// Whether a byte tells of padding before the data.
     padded: bool,
 }
@@ -36,7 +41,7 @@ pub(super) fn gap(window: &Window<'_>, values: &Values, id: ValueId, at: u64, le
     }
     let unknown = || Stop::Bad(format!("the array behind byte {at} is described in a way that joblib does not"));
     let Described { elements, size, padded } = described(values, id).ok_or_else(unknown)?;
-    let Some(size) = size else {
+    let Size::Bytes(size) = size else {
         let (stream, fact) = one(window, at, "array of Python objects", level)?;
         if let Some(cut) = stream.cut {
             return Err(Stop::TooLarge(cut));
@@ -73,17 +78,17 @@ fn described(values: &Values, id: ValueId) -> Option<Described> {
     Some(Described { elements, size: element_size(values, attribute("dtype")?)?, padded })
 }
 
-/// Bytes of an element; `Some(None)` for Python objects. Records and subarrays are not followed: their state is not believed.
-fn element_size(values: &Values, dtype: ValueId) -> Option<Option<u64>> {
+/// What an element is. Records and subarrays are not followed: their state is not believed.
+fn element_size(values: &Values, dtype: ValueId) -> Option<Size> {
     let text = values.text(*values.is_call(dtype, "numpy", "dtype")?.first()?)?;
     let kind = text.chars().next()?;
     let digits = text.get(1..)?;
     let digits = digits.strip_suffix(']').and_then(|unit| Some(unit.split_once('[')?.0)).unwrap_or(digits);
     let number = digits.parse::<u64>().ok();
     match kind {
-        'O' => Some(None),
-        'U' => Some(Some(number?.checked_mul(4)?)),
-        'f' | 'i' | 'u' | 'b' | 'c' | 'S' | 'V' | 'm' | 'M' => Some(Some(number?)),
+        'O' => Some(Size::Objects),
+        'U' => Some(Size::Bytes(number?.checked_mul(4)?)),
+        'f' | 'i' | 'u' | 'b' | 'c' | 'S' | 'V' | 'm' | 'M' => Some(Size::Bytes(number?)),
         _ => None,
     }
 }

@@ -45,7 +45,7 @@ pub(super) struct Limits {
 impl Limits {
     /// For files that are pickles.
     pub const WHOLE: Self =
-        Self { bytes: 48 << 20, opcodes: 20_000_000, memory: 48 << 20, jump: 1 << 20, lenient: true, script: false };
+        Self { bytes: 48 << 20, opcodes: 20_000_000, memory: 24 << 20, jump: 1 << 20, lenient: true, script: false };
     /// For bytes that may be anything.
     pub const GUESS: Self = Self { bytes: 1 << 20, opcodes: 200_000, memory: 8 << 20, lenient: false, ..Self::WHOLE };
     /// Longest text that is kept, in bytes.

@@ -201,7 +201,9 @@ impl Values {
 fn weight(value: &Value) -> u64 {
     let heap = match value {
         Value::Text(text) => text.len() + 16,
-        Value::List(items) | Value::Tuple(items) | Value::Set(items) => 4 * items.len() + 16,
+        // Vectors begin with room for four, and the allocator keeps something for itself.
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) if items.is_empty() => 0,
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) => 4 * items.len().max(4) + 16,
         Value::Dict(entries) => 8 * entries.len() + 16,
         Value::Global { module, name } => module.len() + name.len() + 32,
         Value::Object(_) => size_of::<Object>() + 16,

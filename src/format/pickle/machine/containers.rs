@@ -109,12 +109,11 @@ impl Machine<'_> {
             b'j' => self.little::<4>()?,
             _ => self.memo_key()?,
         };
-        match self.memo.get(&key) {
-            Some(&id) => self.stack.push(id),
-            None => {
-                self.fault(|| format!("it takes {key} from its memo, where nothing is"))?;
-                self.push(Value::Unknown);
-            }
+        if let Some(&id) = self.memo.get(&key) {
+            self.stack.push(id);
+        } else {
+            self.fault(|| format!("it takes {key} from its memo, where nothing is"))?;
+            self.push(Value::Unknown);
         }
         Ok(())
     }

@@ -102,13 +102,13 @@ impl Machine<'_> {
                 match (opcode, text) {
                     (b'I', "00") => Value::Bool(false),
                     (b'I', "01") => Value::Bool(true),
-                    (b'F', text) => match text.parse() {
-                        Ok(number) => Value::Float(number),
-                        Err(_) => {
+                    (b'F', text) => {
+                        let number = text.parse().ok();
+                        if number.is_none() {
                             self.fault(|| format!("{line:?} is no number"))?;
-                            Value::Unknown
                         }
-                    },
+                        number.map_or(Value::Unknown, Value::Float)
+                    }
                     (_, text) => match text.trim_end_matches('L').parse() {
                         Ok(number) => Value::Int(number),
                         Err(_) if is_decimal(text) => Value::BigInt,

@@ -71,6 +71,7 @@ pub(super) fn files() -> Vec<Case> {
     [zips(), arrays(), wrappers()].into_iter().flatten().collect()
 }
 
+#[allow(clippy::too_many_lines, reason = "it is a table")]
 fn zips() -> Vec<Case> {
     let plain = |path, id, bytes| case(id, path, bytes, "imports os.system in its archive/data.pkl");
     let good = torch(&system());

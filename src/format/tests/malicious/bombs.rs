@@ -29,7 +29,7 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
             two([
                 shape,
                 b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}X\x05\0\0\0shapeh\x00s".to_vec(),
-                b"q\x01b".repeat(1),
+                b"q\x01b".to_vec(),
             ]
             .concat()),
         ),
@@ -52,10 +52,10 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
 fn time_and_memory_are_bounded() {
     for (name, bytes) in bombs() {
         let begun = Instant::now();
-        assert!(memory(&bytes) < 56 << 20, "{name}: {} bytes", memory(&bytes));
+        assert!(memory(&bytes) < 32 << 20, "{name}: {} bytes", memory(&bytes));
         let verdict = Folder::new([("model.pkl", bytes)]).judge();
         assert!(verdict.contents.pickle >= Some(PickleTier::None), "{name}");
         // Seconds where it is optimised; tests are not.
-        assert!(begun.elapsed() < Duration::from_secs(60), "{name}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_mins(1), "{name}: {:?}", begun.elapsed());
     }
 }

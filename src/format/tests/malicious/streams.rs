@@ -118,6 +118,7 @@ pub(super) fn advisories() -> Vec<Case> {
 }
 
 /// Ways to import, to hide an import, and to make readers disagree.
+#[allow(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn tricks() -> Vec<Case> {
     let bare = |bytes: &[u8]| Assembler::bare().raw(bytes).stop();
     let four = |bytes: &[u8]| Assembler::protocol(4).raw(bytes).stop();
