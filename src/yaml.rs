@@ -189,6 +189,7 @@ mod tests {
         );
     }
 
+    #[cfg(feature = "operator")]
     #[test]
     fn the_definition_of_the_resource_reads_back() {
         let definition = serde_json::to_value(crate::api::definition()).unwrap();

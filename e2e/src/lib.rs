@@ -4,11 +4,15 @@
 //! under `e2e/tests` and the demo use it (or the cluster that `KUBECONFIG` names) through these modules.
 
 pub mod audit;
+pub mod bench;
 pub mod cache;
 pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod dependencies;
+pub mod fixtures;
+#[path = "../fuzz/src/suite/mod.rs"]
+pub mod fuzzing;
 pub mod go_tools;
 pub mod image;
 pub mod images;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use checkpoint_operator_e2e::cluster::Cluster;
-use checkpoint_operator_e2e::{command, demo, images, stages};
+use checkpoint_operator_e2e::{bench, command, demo, images, stages};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -66,11 +66,18 @@ enum Verb {
         waits for its volume until the checkpoint is verified. Leaves everything running: `cargo e2e down` ends it."
     )]
     Demo,
+    /// Measure the product beside other programs
+    Bench {
+        #[command(subcommand)]
+        benchmark: bench::Benchmark,
+    },
     /// Run the stages of the test suite in order, up to the first failure
     #[command(after_help = "Examples:\n  cargo e2e test                                  everything\n  \
         cargo e2e test --list                           the stages\n  \
         cargo e2e test --stage unit                     one stage\n  \
-        cargo e2e test --stage cluster -- waiting_pod   one test on the cluster\n\n\
+        cargo e2e test --stage cluster -- waiting_pod   one test on the cluster\n  \
+        cargo e2e test --stage fuzz -- gguf             one fuzz target\n\n\
+        CHECKPOINT_E2E_FUZZ_SECONDS=60 is the time for each fuzz target, 2 by default.\n\
         CHECKPOINT_E2E_STAGES=format,lint selects stages like --stage.")]
     Test {
         /// Run only this stage; may be repeated
@@ -79,7 +86,7 @@ enum Verb {
         /// Name the stages and what they do
         #[arg(long)]
         list: bool,
-        /// Passed to the test programs of `unit` and `cluster`
+        /// Passed to the test programs of `unit` and `cluster`; names for `fuzz`
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -116,6 +123,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Images => println!("{}", images::product(&Cluster::from_environment()?, "")?),
         Verb::Demo => demo::run_demo(&Cluster::from_environment()?)?,
+        Verb::Bench { benchmark } => bench::run(&benchmark)?,
         Verb::Test { list: true, .. } => stages::list(),
         Verb::Test { stages, arguments, .. } => return stages::run(&stages, &arguments),
     }

@@ -10,9 +10,14 @@ use crate::cache::build_once;
 use crate::command::{capture, run};
 use crate::paths;
 
-/// The environment's folder; made at the first call, then found by the hash of `e2e/requirements.txt`.
+/// The tests' environment's folder; made at the first call, then found by the hash of `e2e/requirements.txt`.
 pub fn environment() -> Result<PathBuf> {
-    let requirements = paths::of_this_crate("requirements.txt");
+    environment_of("requirements.txt")
+}
+
+/// The folder of the environment with what a file of this crate lists.
+pub fn environment_of(requirements: &str) -> Result<PathBuf> {
+    let requirements = paths::of_this_crate(requirements);
     let pins = fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
     build_once("python", &[&pins], |folder| {
         println!("Installing the Python packages of {}", requirements.display());

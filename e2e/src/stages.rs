@@ -2,6 +2,7 @@
 
 mod chart;
 mod commands;
+mod fuzz;
 mod readme;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ const STAGES: &[Stage] = &[
         what: "helm lint, unit tests of the chart, its manifests against Kubernetes' schemas",
         run: chart::check,
     },
+    Stage { name: "fuzz", what: "every parser, some seconds of arbitrary bytes each", run: fuzz::check },
     Stage { name: "release", what: "the product as it ships", run: commands::release },
     Stage { name: "up", what: "the one-node cluster", run: commands::up },
     Stage { name: "cluster", what: "the tests on the cluster, inside its network", run: commands::cluster },

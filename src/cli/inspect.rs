@@ -229,7 +229,7 @@ fn show_folder(report: &mut Report, target: &str) {
 
 fn show(format: output::Format, found: &Report) -> Result<String, String> {
     if format == output::Format::Table {
-        return Ok(report::tables(found));
+        return Ok(report::tables(found, output::terminal_columns()));
     }
     let bounded = Report::decode(&found.encode(REPORT_LIMIT)).map_err(|error| error.to_string())?;
     structured(format, &bounded).map_err(|error| error.to_string())

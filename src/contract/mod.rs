@@ -4,6 +4,7 @@ pub mod digest;
 pub mod environment;
 pub mod exit;
 pub mod filter;
+pub mod location;
 pub mod manifest;
 mod reason;
 pub mod report;

@@ -152,6 +152,12 @@ pub struct Contents {
     /// The library that wrote the checkpoint, and its version, such as `transformers 5.1.0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub framework: Option<String>,
+    /// Versions of libraries that the checkpoint names, such as `{mlflow: 3.17.2, python: 3.12.3}`; at most 16.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, String>,
+    /// What the model takes and gives, such as `input length: double`; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signature: Vec<String>,
     /// Training step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<i64>,
@@ -190,15 +196,17 @@ impl Report {
         Self { version: VERSION, task: Some(task), outcome, reason: Some(reason), message, ..Self::default() }
     }
 
-    /// JSON of at most `limit` bytes. Findings, metadata, metrics and dtypes are dropped in that order, then texts are
-    /// shortened; what was dropped is listed in `truncated`. The result parses as a [`Report`] again for any limit of 1 KiB or more.
+    /// JSON of at most `limit` bytes. Findings, metadata, the signature, versions, metrics and dtypes are dropped in that
+    /// order, then texts are shortened; what was dropped is listed in `truncated`. The result parses as a [`Report`] again for any limit of 1 KiB or more.
     #[must_use]
     pub fn encode(&self, limit: usize) -> String {
         let mut report = self.clone();
         report.message = clean(&report.message, MESSAGE_LIMIT);
-        let drops: [(&str, Drop); 10] = [
+        let drops: [(&str, Drop); 12] = [
             ("findings", |report| report.findings.clear()),
             ("metadata", |report| report.metadata = None),
+            ("signature", |report| edit(report, |contents| contents.signature.clear())),
+            ("versions", |report| edit(report, |contents| contents.versions.clear())),
             ("metrics", |report| edit(report, |contents| contents.metrics.clear())),
             ("dtypes", |report| edit(report, |contents| contents.dtypes.clear())),
             ("components", |report| edit(report, |contents| contents.components.clear())),
@@ -317,6 +325,8 @@ mod tests {
                 base_model: Some(text.clone()),
                 metrics: (0..count).map(|index| (format!("{key}{index}"), text.clone())).collect(),
                 dtypes: (0..count).map(|index| (format!("{key}{index}"), 1)).collect(),
+                signature: vec![text.clone(); count],
+                versions: (0..count).map(|index| (format!("{key}{index}"), text.clone())).collect(),
                 ..Contents::default()
             });
             let encoded = report.encode(TERMINATION_MESSAGE_LIMIT);

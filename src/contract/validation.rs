@@ -138,6 +138,8 @@ formats! {
     RunDirectory,
     /// An MLflow model: `MLmodel` and what its flavours name.
     MlflowModel,
+    /// A NeMo checkpoint: a `.nemo` archive of NeMo 1, or a folder of NeMo 2 with `weights/` and `context/`.
+    Nemo,
     /// A distributed checkpoint of Megatron-LM or NeMo (`torch_dist`).
     MegatronDistributed,
     /// A torch distributed checkpoint (DCP): `.metadata` and `.distcp` files, also of FSDP.
@@ -162,6 +164,8 @@ formats! {
     HuggingFace,
     /// A TensorFlow SavedModel.
     SavedModel,
+    /// A TensorFlow checkpoint: an index and data files.
+    TensorFlowCheckpoint,
     /// A checkpoint of RLlib.
     Rllib,
     /// A checkpoint of Ray AIR (Ray 2.0 to 2.6).
@@ -182,14 +186,20 @@ formats! {
     Gguf,
     /// An ONNX model, perhaps with external data.
     Onnx,
+    /// A TensorFlow Lite model.
+    TfLite,
     /// A Keras 3 model (`.keras`).
     Keras,
     /// HDF5 files, such as weights of Keras.
     Hdf5,
+    /// Arrays that Flax wrote as MessagePack.
+    Flax,
     /// An XGBoost model.
     XgBoost,
     /// A LightGBM model.
     LightGbm,
+    /// A CatBoost model (`.cbm`, or its JSON).
+    CatBoost,
     /// A skops file of scikit-learn.
     Skops,
     /// A joblib file, usually of scikit-learn.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{evidence::Evidence, findings::Notes, names, table::Family};
-use crate::contract::{Format, Reason};
+use super::{evidence::Evidence, findings::Notes, hugging_face, names, table::Family};
+use crate::contract::{Contents, Format, Reason};
 
 const RANDOM: &str = "random_states_";
 
@@ -12,6 +12,8 @@ pub(super) const FAMILY: Family = Family {
     claims: |evidence| !ranks(evidence).is_empty(),
     places: |evidence| if ranks(evidence).is_empty() { Vec::new() } else { vec![evidence.tree.home().to_owned()] },
     check,
+    describe,
+    judged: "weights, and the random states of every process",
     ..Family::of(Format::Accelerate)
 };
 
@@ -30,14 +32,16 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             format!("{} is missing: the states of process {last} are there; upload it", names::shown(&missing));
         notes.fatal(Reason::Incomplete, Some(&missing), message);
     }
-    let weights = evidence
-        .tree
-        .iter()
-        .any(|(_, file)| names::is_weights(&file.path) || names::has_extension(&file.path, "distcp"));
-    if !weights {
+    if !hugging_face::has_weights(evidence) {
         let missing = format!("{}model.safetensors", evidence.tree.home());
         let message = format!("{} is missing, and no other weights are there; upload them", names::shown(&missing));
         notes.fatal(Reason::Incomplete, Some(&missing), message);
+    }
+}
+
+fn describe(evidence: &Evidence, contents: &mut Contents) {
+    if (FAMILY.claims)(evidence) {
+        contents.framework = contents.framework.take().or_else(|| Some("accelerate".to_owned()));
     }
 }
 
@@ -57,6 +61,7 @@ mod tests {
         let verdict = folder.judge();
         assert_good(&verdict);
         assert_eq!(verdict.contents.format, Some(Format::Accelerate));
+        assert_eq!(verdict.contents.framework.as_deref(), Some("accelerate"));
         for (lost, words) in [("random_states_0.pkl", "process 1"), ("model.safetensors", "no other weights")] {
             assert_bad(&folder.clone().without(lost).judge(), Reason::Incomplete, lost, words);
         }

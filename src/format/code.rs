@@ -1,13 +1,17 @@
 //! Code of people that lies beside a model: Python files, native libraries, chat templates. Pure, no I/O.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
 use super::{
     document,
     evidence::{CodeFact, Document, Evidence},
-    findings::Notes,
+    findings::{Notes, UPLOAD_AGAIN},
     names,
     table::Family,
 };
-use crate::contract::Format;
+use crate::contract::{Format, Reason};
 
 const TOKENIZER: &str = "tokenizer_config.json";
 /// Extensions of native libraries, which nothing loads by itself and no check can look into.
@@ -20,7 +24,13 @@ pub(super) const READER: Family = Family {
     ..Family::of(Format::Generic)
 };
 
-fn check(evidence: &mut Evidence, _: &mut Notes) {
+fn check(evidence: &mut Evidence, notes: &mut Notes) {
+    if let (Document::Broken(problem), Some(file)) = (&evidence.tokenizer, evidence.tree.at_home(TOKENIZER)) {
+        let path = &evidence.tree.file(file).path;
+        let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
+        notes.fatal(Reason::Corrupt, Some(path), message);
+    }
+    missing_modules(evidence, notes);
     if evidence.tree.iter().all(|(_, file)| !may_be_code(&file.path)) {
         return;
     }
@@ -46,6 +56,30 @@ fn check(evidence: &mut Evidence, _: &mut Notes) {
     }
 }
 
+/// Python files that a configuration maps classes to: `{"AutoModel": "modeling_x.Model"}`. Those of other repositories have their
+/// name before `--`.
+fn missing_modules(evidence: &Evidence, notes: &mut Notes) {
+    let documents = [(&evidence.config, "config.json"), (&evidence.tokenizer, TOKENIZER)];
+    for (document, from) in documents {
+        let Some(Value::Object(map)) = document.get("auto_map") else { continue };
+        let classes = map.values().flat_map(|value| match value {
+            Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+            value => value.as_str().into_iter().collect::<Vec<_>>(),
+        });
+        let modules = classes.filter(|class| !class.contains("--")).filter_map(|class| Some(class.rsplit_once('.')?.0));
+        for module in modules.collect::<BTreeSet<_>>() {
+            let path = format!("{}{}.py", evidence.tree.home(), module.replace('.', "/"));
+            if evidence.tree.find(&path).is_none() {
+                let message = format!(
+                    "{} is missing: the auto_map of {from} has classes of the model in it; upload it",
+                    names::shown(&path)
+                );
+                notes.fatal(Reason::Incomplete, Some(&path), message);
+            }
+        }
+    }
+}
+
 fn is_library(name: &str) -> bool {
     LIBRARIES.iter().any(|library| names::has_extension(name, library)) || name.contains(".so.")
 }
@@ -65,6 +99,17 @@ fn has_template(tokenizer: &Document) -> bool {
 mod tests {
     use super::super::tests::{Folder, assert_bad, assert_good, tensors};
     use crate::contract::{CodePolicy, Reason, Validation};
+
+    #[test]
+    fn mapped_modules_are_there() {
+        let map =
+            br#"{"model_type": "x", "auto_map": {"AutoModel": "modeling_x.X", "AutoConfig": "org/other--config.C"}}"#;
+        let folder = Folder::new([("config.json", map.to_vec()), ("model.safetensors", tensors(&[("a", 1)]))]);
+        assert_good(&folder.clone().with("modeling_x.py", "class X: pass").judge());
+        assert_bad(&folder.judge(), Reason::Incomplete, "modeling_x.py", "auto_map of config.json");
+        let broken = folder.with("modeling_x.py", "").with("tokenizer_config.json", "{").judge();
+        assert_bad(&broken, Reason::Corrupt, "tokenizer_config.json", "is damaged");
+    }
 
     #[test]
     fn code_beside_a_model_is_reported_and_forbidden_on_request() {

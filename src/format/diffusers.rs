@@ -1,5 +1,7 @@
 //! Pipelines of diffusers: `model_index.json` and a folder for each component it names (diffusers 0.36, `pipeline_utils.py`). No I/O.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use super::{
@@ -34,6 +36,7 @@ pub(super) const FAMILY: Family = Family {
     probe: |tree, file| document::probe(tree, file, INDEX, |evidence| &mut evidence.pipeline),
     check,
     describe,
+    judged: "every component's folder is there, with weights where its class has some",
     ..Family::of(Format::Diffusers)
 };
 
@@ -56,6 +59,7 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
     }
     let home = evidence.tree.home().to_owned();
     let mut code = Vec::new();
+    let mut variants: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, library, class) in components(&evidence.pipeline) {
         let folder = format!("{home}{name}/");
         let files: Vec<&str> =
@@ -79,6 +83,19 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             );
             notes.fatal(Reason::Incomplete, Some(&folder), message);
         }
+        // A component with weights is made from its configuration.
+        if LIBRARIES.contains(&library.as_str()) && !weightless && has_weights && !files.contains(&"config.json") {
+            let missing = format!("{folder}config.json");
+            let message = format!(
+                "{} is missing: {} names {shown} as {class_shown}, which is made from it; upload it",
+                names::shown(&missing),
+                names::shown(&path)
+            );
+            notes.fatal(Reason::Incomplete, Some(&missing), message);
+        }
+        if !weightless {
+            variants.insert(name.clone(), files.iter().filter_map(|file| variant(names::base(file))).collect());
+        }
         // A class of no library is a Python file in the folder, which diffusers runs when it is told to trust it.
         if files.iter().any(|file| names::has_extension(file, "py"))
             && files.contains(&format!("{library}.py").as_str())
@@ -90,12 +107,48 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
     for fact in code {
         evidence.note_code(fact);
     }
+    one_variant(&path, &variants, notes);
+}
+
+/// The variant in the name of weights: `fp16` of `model.fp16.safetensors`, none of `model.safetensors`.
+fn variant(name: &str) -> Option<String> {
+    let stem = names::shard(name).map_or_else(
+        || name.rsplit_once('.').map(|(stem, _)| stem),
+        |shard| Some(shard.suffix.rsplit_once('.').map_or("", |(stem, _)| stem)),
+    );
+    names::is_weights(name)
+        .then(|| stem?.split_once('.').map_or(Some(""), |(_, variant)| Some(variant)))
+        .flatten()
+        .map(str::to_owned)
+}
+
+/// A pipeline is loaded in one variant; where a component has only another, a part of it is loaded in other precision or not at all.
+fn one_variant(path: &str, components: &BTreeMap<String, BTreeSet<String>>, notes: &mut Notes) {
+    let mut sets = components.values().filter(|variants| !variants.is_empty());
+    let Some(first) = sets.next() else { return };
+    let common = sets.fold(first.clone(), |common, variants| common.intersection(variants).cloned().collect());
+    if !common.is_empty() {
+        return;
+    }
+    let shown = |variant: &String| if variant.is_empty() { "none".to_owned() } else { names::shown(variant) };
+    let lists = components.iter().filter(|(_, variants)| !variants.is_empty()).take(8).map(|(name, variants)| {
+        format!("{}: {}", names::shown(name), variants.iter().take(4).map(shown).collect::<Vec<_>>().join(", "))
+    });
+    let message = format!(
+        "no variant of the weights is there for every component of {} ({}): upload the missing ones",
+        names::shown(path),
+        lists.collect::<Vec<_>>().join("; ")
+    );
+    notes.warn(Reason::Incomplete, Some(path), message);
 }
 
 fn describe(evidence: &Evidence, contents: &mut Contents) {
     contents.architecture = contents.architecture.take().or_else(|| evidence.pipeline.text("_class_name"));
     let version = evidence.pipeline.text("_diffusers_version").map(|version| format!("diffusers {}", fact(&version)));
     contents.framework = contents.framework.take().or(version);
+    if let Some(version) = evidence.pipeline.text("_diffusers_version") {
+        contents.versions.entry("diffusers".to_owned()).or_insert(version);
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +178,16 @@ mod tests {
         let without = |path: &str| pipeline().without(path).judge();
         assert_bad(&without("scheduler/scheduler_config.json"), Reason::Incomplete, "scheduler/", "PNDMScheduler");
         assert_bad(&without("unet/diffusion_pytorch_model.safetensors"), Reason::Incomplete, "unet/", "has no weights");
+        let index = br#"{"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}"#;
+        let two = pipeline().with("model_index.json", *index).with("vae/config.json", "{}");
+        let half = two.clone().with("vae/diffusion_pytorch_model.fp16.safetensors", tensors(&[("a", 1)]));
+        let verdict = half.judge();
+        assert_good(&verdict);
+        let message = &verdict.findings[0].message;
+        assert!(message.contains("(unet: none; vae: fp16)"), "{message}");
+        let whole = half.with("unet/diffusion_pytorch_model.fp16.safetensors", tensors(&[("a", 1)])).judge();
+        assert!(whole.findings.is_empty(), "{:?}", whole.findings);
+        assert_bad(&two.judge(), Reason::Incomplete, "vae/", "has no weights");
         assert_bad(
             &pipeline().with("model_index.json", "{").judge(),
             Reason::Corrupt,

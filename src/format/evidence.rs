@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{File, names, safetensors, sharded, trainer};
+use super::{File, names, orbax, safetensors, sharded, trainer};
 use crate::contract::{Depth, PickleTier};
 
 /// The files in byte order of their paths.
@@ -137,10 +137,14 @@ pub(super) struct Evidence {
     pub adapter: Document,
     /// `_CHECKPOINT_METADATA` of Orbax
     pub orbax: Document,
+    /// Databases of Orbax
+    pub databases: orbax::Databases,
     /// `model_index.json` of diffusers
     pub pipeline: Document,
     /// `checkpoint_manager_snapshot.json` of Ray Train
     pub snapshot: Document,
+    /// `rllib_checkpoint.json`, or the `metadata.json` of RLlib's new stack
+    pub rllib: Document,
     /// `tokenizer_config.json`
     pub tokenizer: Document,
     /// `trainer_state.json`
@@ -155,6 +159,8 @@ pub(super) struct Evidence {
     found: BTreeMap<(TypeId, usize), Box<dyn Any + Send>>,
     /// Whether tensors' names are needed to compare shards.
     pub keep_names: bool,
+    /// In how many archives the files lie.
+    pub level: u32,
 }
 
 impl Evidence {
@@ -171,14 +177,17 @@ impl Evidence {
             config: Document::Unread,
             adapter: Document::Unread,
             orbax: Document::Unread,
+            databases: orbax::Databases::default(),
             pipeline: Document::Unread,
             snapshot: Document::Unread,
+            rllib: Document::Unread,
             tokenizer: Document::Unread,
             trainer: None,
             metadata: None,
             pickles: BTreeMap::new(),
             code: Vec::new(),
             found: BTreeMap::new(),
+            level: 0,
         }
     }
 

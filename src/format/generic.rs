@@ -4,7 +4,12 @@ use super::{evidence::Evidence, findings::Notes, names, table::Family};
 use crate::contract::{Format, Reason};
 
 /// What no other format claims.
-pub(super) const FAMILY: Family = Family { claims: |_| true, check, ..Family::of(Format::Generic) };
+pub(super) const FAMILY: Family = Family {
+    claims: |_| true,
+    check,
+    judged: "any other folder: names and sizes, and says so",
+    ..Family::of(Format::Generic)
+};
 
 /// Of files that no format knows, only this much is certain.
 fn check(evidence: &mut Evidence, notes: &mut Notes) {

@@ -15,6 +15,8 @@ use super::{
 use crate::contract::{Contents, Format, Reason};
 
 const MAGIC: &[u8] = b"GGUF";
+/// What came before it, each a word of a little-endian machine: no loader reads them any more.
+const OBSOLETE: [(&[u8], &str); 4] = [(b"lmgg", "ggml"), (b"fmgg", "ggmf"), (b"tjgg", "ggjt"), (b"algg", "ggla")];
 /// The most key-value pairs and tensors that are read.
 const MANY: u64 = 1 << 20;
 /// The longest name of a tensor, in bytes, with the zero that C puts behind it.
@@ -69,11 +71,13 @@ pub(super) const FAMILY: Family = Family {
     claims: |evidence| evidence.all::<Model>().next().is_some(),
     places: |evidence| evidence.all::<Model>().map(|(file, _)| evidence.tree.file(file).path.clone()).collect(),
     sniff: |path, size, start| {
-        let is = start.starts_with(MAGIC) || names::has_extension(path, "gguf");
+        let old = OBSOLETE.iter().any(|(magic, _)| start.starts_with(magic));
+        let is = start.starts_with(MAGIC) || old || names::has_extension(path, "gguf");
         is.then(|| WindowProbe::boxed(GgufFile, size, start))
     },
     check,
     describe,
+    judged: "header, keys, tensors without gaps, file size, splits",
     ..Family::of(Format::Gguf)
 };
 
@@ -162,7 +166,13 @@ impl Reader<'_, '_> {
     }
 
     fn header(&mut self) -> Parsed<Model> {
-        if self.file.up_to(0, 4)? != MAGIC {
+        let magic = self.file.up_to(0, 4)?;
+        if let Some((_, name)) = OBSOLETE.iter().find(|(old, _)| *old == magic) {
+            return Err(Stop::Bad(format!(
+                "it is of the obsolete format {name}, which llama.cpp does not read any more: convert the original model to GGUF"
+            )));
+        }
+        if magic != MAGIC {
             return Err(Stop::bad("it does not begin with GGUF"));
         }
         self.at = 4;

@@ -1,5 +1,7 @@
 //! A Hugging Face model folder: `config.json` and weights. Pure, no I/O.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{
@@ -27,7 +29,8 @@ pub(super) const FAMILY: Family = Family {
     probe: |tree, file| document::probe(tree, file, CONFIG, |evidence| &mut evidence.config),
     check,
     describe,
-    places: |evidence| if claims(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
+    places,
+    judged: "configuration and weights; Python files and chat templates are reported as code",
     ..Family::of(Format::HuggingFace)
 };
 
@@ -36,6 +39,24 @@ fn claims(evidence: &Evidence) -> bool {
         && (MODEL_MEMBERS.iter().any(|member| evidence.config.get(member).is_some())
             || COMPANIONS.iter().any(|name| evidence.tree.at_home(name).is_some())
             || evidence.tree.home_names().any(|name| is_saved_weights(name) || is_index(name)))
+}
+
+/// The folder itself, and folders below it that have both as well, such as the encoder of a pipeline or the model of an MLflow folder.
+fn places(evidence: &Evidence) -> Vec<String> {
+    let home = evidence.tree.home();
+    let mut weights = BTreeSet::new();
+    let mut configured = BTreeSet::new();
+    for (_, file) in evidence.tree.iter() {
+        let (folder, name) = (names::folder(&file.path), names::base(&file.path));
+        if name == CONFIG {
+            configured.insert(folder);
+        } else if is_saved_weights(name) || is_index(name) {
+            weights.insert(folder);
+        }
+    }
+    let own = claims(evidence).then_some(home);
+    let below = configured.intersection(&weights).copied().filter(|folder| *folder != home);
+    own.into_iter().chain(below).map(str::to_owned).collect()
 }
 
 fn is_saved_weights(name: &str) -> bool {
@@ -48,7 +69,12 @@ fn is_index(name: &str) -> bool {
 
 /// Whether there are weights of any framework, or an index that names them.
 pub(super) fn has_weights(evidence: &Evidence) -> bool {
-    evidence.tree.iter().any(|(_, file)| names::is_weights(&file.path) || is_index(names::base(&file.path)))
+    // A distributed optimizer has the same kind of files as distributed weights, in a folder of its own.
+    let optimizer = |path: &str| path.split('/').any(|part| part.starts_with("optimizer"));
+    evidence
+        .tree
+        .iter()
+        .any(|(_, file)| (names::is_weights(&file.path) && !optimizer(&file.path)) || is_index(names::base(&file.path)))
 }
 
 fn check(evidence: &mut Evidence, notes: &mut Notes) {
@@ -78,9 +104,22 @@ fn architecture(config: &Document) -> Option<String> {
 fn describe(evidence: &Evidence, contents: &mut Contents) {
     let config = &evidence.config;
     contents.architecture = contents.architecture.take().or_else(|| architecture(config));
-    let method = config.get("quantization_config").and_then(|quantization| quantization.get("quant_method"));
-    contents.quantization = contents.quantization.take().or_else(|| method.and_then(Value::as_str).map(fact));
+    contents.quantization = contents.quantization.take().or_else(|| quantization(config));
     let versions = [("transformers", "transformers_version"), ("diffusers", "_diffusers_version")];
     let framework = versions.iter().find_map(|(library, member)| Some(format!("{library} {}", config.text(member)?)));
     contents.framework = contents.framework.take().or(framework);
+    for (library, member) in versions {
+        if let Some(version) = config.text(member) {
+            contents.versions.entry(library.to_owned()).or_insert(version);
+        }
+    }
+}
+
+/// The method by its name; before it was written there, only bitsandbytes was told by what it loads.
+fn quantization(config: &Document) -> Option<String> {
+    let settings = ["quantization_config", "compression_config"].iter().find_map(|member| config.get(member))?;
+    let set = |member: &str| settings.get(member).and_then(Value::as_bool) == Some(true);
+    let method = settings.get("quant_method").and_then(Value::as_str).map(fact);
+    let old = || (set("load_in_4bit") || set("load_in_8bit")).then(|| "bitsandbytes".to_owned());
+    method.or_else(old)
 }

@@ -10,10 +10,12 @@ use super::{
     probe::{NameProbe, Probe, SniffProbe},
     table, verdict,
 };
-use crate::contract::{Depth, Reason, Validation, filter::Selector};
+use crate::contract::{CodePolicy, Depth, PicklePolicy, Reason, Validation, filter::Selector};
 
 /// How many files are read at once: with [`super::MAX_READ`] this bounds the bytes under way.
 const IN_FLIGHT: usize = 64;
+/// How often what was read may ask for more: databases are trees of few levels.
+const ROUNDS: u32 = 32;
 /// When probes hold more bytes than this in all, others wait until they are done.
 const HELD: u64 = 32 << 20;
 
@@ -29,6 +31,7 @@ pub struct Judge {
     /// Probes that go on when others are done.
     parked: Vec<(usize, Box<dyn Probe>)>,
     next_id: usize,
+    rounds: u32,
 }
 
 /// A file that is being read.
@@ -65,6 +68,26 @@ impl Judge {
         Self::of(files, validation, volumes, true)
     }
 
+    /// A judge of the files within a file, so many archives deep. What is asked of the checkpoint is asked of the outer file.
+    pub(super) fn inside(files: Vec<File>, depth: Depth, level: u32) -> Self {
+        let validation =
+            Validation { depth, pickle: PicklePolicy::Allow, code: CodePolicy::Allow, ..Validation::default() };
+        let mut judge = Self::of(files, &validation, &[], false);
+        judge.evidence.level = level;
+        judge
+    }
+
+    /// What is known so far.
+    pub(super) fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// Bytes that its probes hold or are about to hold.
+    pub(super) fn held(&self) -> u64 {
+        let parked = self.parked.iter().map(|(_, probe)| probe.held());
+        self.pending.values().map(|pending| pending.probe.held()).chain(parked).fold(0, u64::saturating_add)
+    }
+
     fn of(files: Vec<File>, validation: &Validation, volumes: &[Selector], inline: bool) -> Self {
         Self {
             evidence: Evidence::new(Tree::new(files), validation.depth, inline),
@@ -76,6 +99,7 @@ impl Judge {
             pending: BTreeMap::new(),
             parked: Vec::new(),
             next_id: 0,
+            rounds: 0,
         }
     }
 
@@ -106,7 +130,7 @@ impl Judge {
             match &self.stage {
                 Stage::Idle => return Step::Read(reads),
                 Stage::Reading(_) => self.stage = self.follow(),
-                Stage::Following(_) => self.stage = self.compare(),
+                Stage::Following(_) => self.stage = self.deepen(),
                 Stage::Naming(_) => self.stage = Stage::Done(Box::new(self.conclude())),
                 Stage::Done(verdict) => return Step::Done(verdict.clone()),
             }
@@ -200,6 +224,15 @@ impl Judge {
         let none = self.ledger.is_overdrawn() || self.evidence.inline || self.evidence.depth == Depth::Listing;
         let families = table::all().filter(|_| !none);
         Stage::Following(families.flat_map(|family| (family.follow)(&self.evidence)).collect())
+    }
+
+    /// What was read then asks for in its turn; when that is nothing, the files are checked.
+    fn deepen(&mut self) -> Stage {
+        self.rounds += 1;
+        let none = self.ledger.is_overdrawn() || self.evidence.inline || self.evidence.depth == Depth::Listing;
+        let families = table::all().filter(|_| !none && self.rounds <= ROUNDS);
+        let probes: Vec<_> = families.flat_map(|family| (family.deepen)(&self.evidence)).collect();
+        if probes.is_empty() { self.compare() } else { Stage::Following(probes) }
     }
 
     /// Checks the files together.

@@ -1,12 +1,19 @@
 //! Keras 3 models (`.keras`): a zip archive of `metadata.json`, `config.json` and `model.weights.h5` (keras 3.15,
-//! `saving_lib.py`). Lambda layers and classes from elsewhere run code when the model is loaded. Pure, no I/O.
+//! `saving_lib.py`, `serialization_lib.py`). Lambda layers and classes from elsewhere run code when the model is loaded. No I/O.
+
+mod shards;
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
 
 use super::{
     archive::{self, Kind},
+    counts::Counts,
     evidence::{Evidence, fact},
-    hdf5, names,
+    hdf5,
+    json::{Limits, Parser, tree},
+    names,
     table::Family,
     window::{Parsed, Stop, Window},
     zip::{self, Directory},
@@ -17,12 +24,34 @@ use crate::contract::{Contents, Format};
 const MAX_CONFIG: u64 = 16 << 20;
 /// The most pieces of code that are named.
 const CODE: usize = 16;
+/// Python's JSON, as Keras writes it.
+const LIMITS: Limits = Limits { depth: 200, text: 16 << 20, python: true };
+/// Packages whose classes are Keras's own.
+const PACKAGES: [&str; 7] =
+    ["keras", "keras_nlp", "keras_cv", "keras_hub", "tensorflow.keras", "tensorflow.python.keras", "tf_keras"];
+/// Layers that run what their configuration names: programs of other frameworks, other models, pickled modules.
+const LAYERS: [&str; 4] = ["TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"];
+/// Modules of Keras whose functions only compute.
+const MODULES: [&str; 7] = ["activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers"];
+/// Their functions that are known by their name alone (keras 3.15), and the short names of Keras 2.
+const FUNCTIONS: &str = " acc accuracy bce binary_accuracy binary_crossentropy binary_focal_crossentropy \
+    categorical_accuracy categorical_crossentropy categorical_focal_crossentropy categorical_generalized_cross_entropy \
+    categorical_hinge celu circle concordance_correlation cosine_proximity cosine_similarity ctc dice elu exponential gelu glu \
+    hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh hinge huber kl_divergence kld kullback_leibler_divergence \
+    leaky_relu linear log_cosh log_sigmoid log_softmax logcosh mae mape mean_absolute_error mean_absolute_percentage_error \
+    mean_squared_error mean_squared_logarithmic_error mish mse msle pearson_correlation poisson relu relu6 selu sigmoid silu \
+    soft_shrink softmax softplus softsign sparse_categorical_accuracy sparse_categorical_crossentropy sparse_plus \
+    sparse_sigmoid sparse_top_k_categorical_accuracy sparsemax squared_hinge squareplus swish tanh tanh_shrink threshold \
+    top_k_categorical_accuracy tversky ";
 
 /// Keras 3 models.
 pub(super) const FAMILY: Family = Family {
     claims: |evidence| archive::of_kind(evidence, Kind::Keras).next().is_some(),
     places: |evidence| archive::paths(evidence, Kind::Keras),
+    probe: shards::probe,
+    check: shards::check,
     describe,
+    judged: "the archive and its weights; Lambda layers and classes from elsewhere are code that runs on load, in old `.h5` files, too",
     ..Family::of(Format::Keras)
 };
 
@@ -31,8 +60,12 @@ pub(super) const FAMILY: Family = Family {
 pub(super) struct Model {
     class: Option<String>,
     version: Option<String>,
+    /// Weights; none when not all could be followed.
+    counts: Option<Counts>,
     /// Code, and whether it runs when the model is loaded.
     pub code: Vec<(bool, String)>,
+    /// An entry that Keras does not write.
+    pub unused: Option<String>,
 }
 
 /// Reads an archive.
@@ -40,19 +73,43 @@ pub(super) fn archive(file: &Window<'_>, directory: &Directory) -> Parsed<Model>
     let read = |name: &str| -> Parsed<Value> {
         let entry = directory.find(name).ok_or_else(|| Stop::Bad(format!("its entry {name} is missing")))?;
         let content = zip::content(file, entry, MAX_CONFIG)?;
-        serde_json::from_slice(&content)
-            .map_err(|error| Stop::Bad(format!("its entry {name} is no usable JSON: {error}")))
+        parse(&content).map_err(|error| Stop::Bad(format!("its entry {name} is no usable JSON: {error}")))
     };
     let (metadata, config) = (read("metadata.json")?, read("config.json")?);
-    if let Some(weights) = directory.find("model.weights.h5").filter(|weights| weights.method == 0) {
-        let inner = file.part(zip::data(file, weights)?)?;
-        hdf5::check(&inner).map_err(|stop| match stop {
-            Stop::Bad(text) => Stop::Bad(format!("its entry model.weights.h5: {text}")),
+    let (mut counts, mut code) = (Some(Counts::default()), code(&config));
+    for entry in directory.entries.iter().filter(|entry| names::has_extension(&entry.name, "h5")) {
+        if entry.method != 0 {
+            counts = None;
+            continue;
+        }
+        let inner = file.part(zip::data(file, entry)?)?;
+        let weights = hdf5::inner(&inner).map_err(|stop| match stop {
+            Stop::Bad(text) => Stop::Bad(format!("its entry {}: {text}", names::shown(&entry.name))),
             stop => stop,
         })?;
+        counts = counts.zip(weights.counts).map(|(mut sum, more)| {
+            sum.merge(&more);
+            sum
+        });
+        code.extend(weights.code);
     }
+    let own = |name: &str| {
+        matches!(name, "metadata.json" | "config.json" | "model.weights.json")
+            || name.starts_with("assets/")
+            || names::has_extension(name, "h5")
+    };
+    let unused = directory.entries.iter().find(|entry| !own(&entry.name)).map(|entry| names::shown(&entry.name));
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(fact);
-    Ok(Model { class: text(&config, "class_name"), version: text(&metadata, "keras_version"), code: code(&config) })
+    let (class, version) = (text(&config, "class_name"), text(&metadata, "keras_version"));
+    Ok(Model { class, version, counts, code, unused })
+}
+
+/// A configuration as Python reads it, which has numbers that are none in JSON.
+pub(super) fn parse(bytes: &[u8]) -> Result<Value, String> {
+    let mut tree = tree::Tree::default();
+    let mut parser = Parser::new(LIMITS, 0);
+    parser.feed(bytes, &mut tree).and_then(|()| parser.finish(&mut tree)).map_err(|error| error.to_string())?;
+    tree.into_value().ok_or_else(|| "it is empty".to_owned())
 }
 
 /// Layers and objects of a configuration that are more than Keras's own classes.
@@ -79,60 +136,83 @@ pub(super) fn code(config: &Value) -> Vec<(bool, String)> {
     found
 }
 
+/// The module's name below the package of Keras that it belongs to; none when it is of no such package.
+fn own(module: &str) -> Option<&str> {
+    let of = |package: &&str| module.strip_prefix(*package).filter(|rest| rest.is_empty() || rest.starts_with('.'));
+    let rest = PACKAGES.iter().find_map(of)?;
+    let rest = rest.trim_start_matches('.');
+    Some(rest.strip_prefix("src.").unwrap_or(rest))
+}
+
 fn foreign(object: &Value) -> Option<String> {
     let text = |key: &str| object.get(key).and_then(Value::as_str);
     let class = text("class_name")?;
     let shown = names::shown(class);
+    let config = object.get("config");
+    let member = |key: &str| config.and_then(|config| config.get(key)).and_then(Value::as_str);
+    let named = || member("name").map(|name| format!(" {}", names::shown(name))).unwrap_or_default();
     if class == "__lambda__" || class.ends_with("Lambda") {
-        let name = object.get("config").and_then(|config| config.get("name")).and_then(Value::as_str);
-        return Some(format!(
-            "a Lambda layer{}",
-            name.map(|name| format!(" {}", names::shown(name))).unwrap_or_default()
-        ));
+        return Some(format!("a Lambda layer{}", named()));
     }
-    let module = text("module").unwrap_or_default();
-    let is_keras = ["keras", "keras_nlp", "keras_cv", "keras_hub", "builtins", "tensorflow.keras", "tf_keras"]
-        .iter()
-        .any(|own| module == *own || module.strip_prefix(own).is_some_and(|rest| rest.starts_with('.')));
-    if !module.is_empty() && !is_keras {
+    if class.starts_with("__") {
+        // Values in Keras's own notation; types of TensorFlow name a module that only describes them.
+        return None;
+    }
+    let (module, registered) = (text("module").unwrap_or_default(), text("registered_name").unwrap_or_default());
+    if class == "function" {
+        return function(config.and_then(Value::as_str).unwrap_or_default(), module);
+    }
+    if let Some(custom) = [registered, class].iter().find(|name| name.contains('>') && !is_own_package(name)) {
+        return Some(format!("the registered custom class {}", names::shown(custom)));
+    }
+    if module.is_empty() {
+        // Keras 2 names no modules, so there only what was registered can be told apart.
+        return (!registered.is_empty()).then(|| format!("the custom class {}", names::shown(registered)));
+    }
+    if own(module).is_none() {
         return Some(format!("the class {shown} of the module {}, which is not of Keras", names::shown(module)));
     }
-    let registered = text("registered_name").unwrap_or_default();
-    (module.is_empty() && registered.contains('>') && !registered.starts_with("keras"))
-        .then(|| format!("the registered custom class {}", names::shown(registered)))
+    if LAYERS.contains(&class) {
+        return Some(format!("a layer{} that runs other programs ({shown})", named()));
+    }
+    if !class.starts_with(|first: char| first.is_ascii_uppercase()) {
+        return Some(format!("the function {shown} of {}, which is no part of a model", names::shown(module)));
+    }
+    member("vocabulary")
+        .filter(|path| !path.is_empty())
+        .map(|path| format!("a layer{} ({shown}) that reads the file {:?}", named(), names::shown(path)))
+}
+
+/// `keras>Dense` and its like.
+fn is_own_package(registered: &str) -> bool {
+    registered.split_once('>').is_some_and(|(package, _)| own(package).is_some() || package.starts_with("keras"))
+}
+
+/// A function, by its name alone or with its module.
+fn function(name: &str, module: &str) -> Option<String> {
+    let shown = names::shown(name);
+    let known = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && FUNCTIONS.contains(&format!(" {name} "));
+    match own(module) {
+        Some(rest) if MODULES.contains(&rest.split('.').next().unwrap_or_default()) => None,
+        Some(_) => Some(format!("the function {shown} of {}, which is no part of a model", names::shown(module))),
+        None if known && matches!(module, "" | "builtins") => None,
+        None => Some(format!("the custom function {shown}")),
+    }
 }
 
 fn describe(evidence: &Evidence, contents: &mut Contents) {
-    let Some((_, model)) = evidence.all::<Model>().next() else { return };
-    contents.architecture = contents.architecture.take().or_else(|| model.class.clone());
-    let framework = model.version.as_ref().map(|version| format!("keras {version}"));
-    contents.framework = contents.framework.take().or(framework);
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn code_is_found_at_any_depth() {
-        let layer = |class: &str, module: Option<&str>, registered: Option<&str>| json!({"config": {"layers": [{"module": module, "class_name": class, "registered_name": registered, "config": {"name": "x"}}]}});
-        for (config, expected) in [
-            (layer("Dense", Some("keras.layers"), None), None),
-            (layer("Lambda", Some("keras.layers"), None), Some("a Lambda layer x")),
-            (layer("__lambda__", None, None), Some("a Lambda layer x")),
-            (layer("system", Some("os"), None), Some("the class system of the module os")),
-            (layer("Own", Some("kerasevil"), None), Some("of the module kerasevil")),
-            (layer("Own", None, Some("Custom>Own")), Some("the registered custom class Custom>Own")),
-        ] {
-            let found = code(&config);
-            match expected {
-                None => assert_eq!(found, []),
-                Some(words) => {
-                    assert!(found.iter().any(|(on_load, what)| *on_load && what.contains(words)), "{found:?}");
-                }
-            }
-        }
+    let mut counts = Some(Counts::default());
+    for (_, model) in evidence.all::<Model>() {
+        contents.architecture = contents.architecture.take().or_else(|| model.class.clone());
+        let framework = model.version.as_ref().map(|version| format!("keras {version}"));
+        contents.framework = contents.framework.take().or(framework);
+        counts = counts.zip(model.counts.as_ref()).map(|(mut sum, more)| {
+            sum.merge(more);
+            sum
+        });
+    }
+    if let Some(counts) = counts {
+        counts.describe(contents);
     }
 }

@@ -10,8 +10,11 @@ mod dict;
 mod diffusers;
 mod distributed;
 mod document;
+mod empty;
 mod evidence;
 mod findings;
+mod flatbuffer;
+mod flax;
 mod generic;
 mod gguf;
 mod hdf5;
@@ -19,11 +22,14 @@ mod hugging_face;
 mod json;
 mod judge;
 mod keras;
+mod literal;
 mod magic;
 mod megatron;
 mod metadata;
 mod mlflow;
+mod msgpack;
 mod names;
+mod nemo;
 mod numpy;
 mod onnx;
 mod orbax;
@@ -38,11 +44,17 @@ mod run;
 mod safetensors;
 mod saved_model;
 mod sentence_transformers;
+mod settings;
 mod sharded;
+mod sums;
 mod table;
+mod tar;
+mod tensorflow;
 #[cfg(test)]
 mod tests;
 mod text;
+mod text_proto;
+mod tflite;
 mod torch;
 mod trainer;
 mod trees;
@@ -54,7 +66,13 @@ use std::ops::Range;
 
 pub use judge::Judge;
 
-use crate::contract::{Contents, Finding, Reason};
+use crate::contract::{Contents, Finding, Format, Reason};
+
+/// Every format with what is judged of it at depth `Headers`, as Markdown, the most special first: the first that a checkpoint
+/// is names it.
+pub fn formats() -> impl Iterator<Item = (Format, &'static str)> {
+    table::FORMATS.iter().map(|family| (family.format, family.judged))
+}
 
 /// A file of the checkpoint, as listed.
 #[derive(Clone, Debug, Eq, PartialEq)]

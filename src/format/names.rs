@@ -8,7 +8,10 @@ const PICKLE_EXTENSIONS: [&str; 15] = [
     "skops",
 ];
 /// Extensions that promise a pickle or an archive with pickles: anything else under such a name is damaged.
-const CERTAIN: [&str; 9] = ["pt", "pth", "pt2", "pkl", "pickle", "joblib", "npz", "npy", "skops"];
+const CERTAIN: [&str; 11] = ["pt", "pth", "pt2", "pkl", "pickle", "joblib", "npz", "npy", "skops", "ckpt", "nemo"];
+/// Beginnings of names that frameworks give to files of `torch.save` ending in `.bin`, which alone promises nothing.
+const CERTAIN_BINARIES: [&str; 6] =
+    ["pytorch_model", "adapter_model", "diffusion_pytorch_model", "optimizer", "scheduler", "training_args"];
 /// Names without a telling extension that frameworks give to pickles.
 const PICKLE_NAMES: [&str; 3] = [".metadata", ".tune_metadata", "_preprocessor"];
 const COMPRESSIONS: [&str; 12] = ["gz", "gzip", "bzip2", "bz2", "xz", "zst", "lz4", "lzma", "z", "7z", "zip", "zlib"];
@@ -63,18 +66,30 @@ pub(super) fn is_ignorable(path: &str) -> bool {
     path == METADATA_FILE || matches!(base(path), "README.md" | ".gitattributes" | ".validate_storage_marker")
 }
 
+/// The extension below that of a compression.
+fn inner_extension(name: &str) -> String {
+    let last = extension(name);
+    if COMPRESSIONS.contains(&last.as_str()) { extension(&name[..name.len() - last.len() - 1]) } else { last }
+}
+
 /// Whether the name is one that pickles have, also below a compression's extension.
 pub(super) fn is_pickle(path: &str) -> bool {
     let name = base(path);
-    let last = extension(name);
-    let inner =
-        if COMPRESSIONS.contains(&last.as_str()) { extension(&name[..name.len() - last.len() - 1]) } else { last };
-    PICKLE_EXTENSIONS.contains(&inner.as_str()) || PICKLE_NAMES.contains(&name)
+    PICKLE_EXTENSIONS.contains(&inner_extension(name).as_str()) || PICKLE_NAMES.contains(&name)
 }
 
 /// Whether a file of this name must be a pickle, or an archive or array that may hold some.
 pub(super) fn is_certain_pickle(path: &str) -> bool {
-    CERTAIN.iter().any(|extension| has_extension(path, extension))
+    let (name, inner) = (base(path), inner_extension(base(path)));
+    let binary = inner == "bin" && CERTAIN_BINARIES.iter().any(|beginning| name.starts_with(beginning));
+    CERTAIN.contains(&inner.as_str()) || binary
+}
+
+/// Whether no library writes an empty file of such a name.
+pub(super) fn has_content(path: &str) -> bool {
+    const OTHERS: [&str; 5] = ["cbm", "nemo", "ubj", "weights", "zarray"];
+    let extension = extension(base(path));
+    is_pickle(path) || WEIGHT_EXTENSIONS.contains(&extension.as_str()) || OTHERS.contains(&extension.as_str())
 }
 
 /// Whether it is a safetensors file by name.
@@ -125,6 +140,32 @@ pub(super) fn shard(name: &str) -> Option<Shard<'_>> {
     (shard.total > 0 && WEIGHT_EXTENSIONS.contains(&extension(name).as_str())).then_some(shard)
 }
 
+/// `shard-00002-model-00001-of-00004.safetensors`: what one rank of torch.distributed wrote of a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct RankShard {
+    /// Which rank, from 1.
+    pub rank: u32,
+    /// Which file, from 1.
+    pub number: u32,
+    /// Of how many files.
+    pub total: u32,
+}
+
+impl RankShard {
+    /// The file's name.
+    pub fn name(&self) -> String {
+        format!("shard-{:05}-model-{:05}-of-{:05}.safetensors", self.rank, self.number, self.total)
+    }
+}
+
+/// Reads the name of a rank's shard.
+pub(super) fn rank_shard(name: &str) -> Option<RankShard> {
+    let Shard { prefix, suffix, number, total, .. } = shard(name)?;
+    let rank = prefix.strip_prefix("shard-")?.strip_suffix("-model")?;
+    let digits = !rank.is_empty() && rank.bytes().all(|byte| byte.is_ascii_digit());
+    (digits && suffix == ".safetensors").then(|| Some(RankShard { rank: rank.parse().ok()?, number, total })).flatten()
+}
+
 /// The name of an index of shards.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct IndexName {
@@ -143,7 +184,9 @@ pub(super) fn index(name: &str) -> Option<IndexName> {
         None => stem.rsplit_once(".index.").map(|(weights, variant)| (weights, Some(variant)))?,
     };
     let (stem, extension) = weights.rsplit_once('.')?;
-    if variant.is_some_and(|variant| variant.contains('.')) || !matches!(extension, "safetensors" | "bin") {
+    if variant.is_some_and(|variant| variant.contains('.'))
+        || !matches!(extension, "safetensors" | "bin" | "msgpack" | "h5")
+    {
         return None;
     }
     let single = variant.map_or_else(|| weights.to_owned(), |variant| format!("{stem}.{variant}.{extension}"));
@@ -185,6 +228,18 @@ mod tests {
     }
 
     #[test]
+    fn shards_of_ranks() {
+        let shard = rank_shard("shard-00002-model-00001-of-00004.safetensors").unwrap();
+        assert_eq!(shard, RankShard { rank: 2, number: 1, total: 4 });
+        assert_eq!(shard.name(), "shard-00002-model-00001-of-00004.safetensors");
+        for name in
+            ["model-00001-of-00004.safetensors", "shard--model-00001-of-00004.safetensors", "shard-1.safetensors"]
+        {
+            assert_eq!(rank_shard(name), None, "{name}");
+        }
+    }
+
+    #[test]
     fn indexes() {
         let table = [
             ("model.safetensors.index.json", Some(("model.safetensors", true))),
@@ -192,6 +247,8 @@ mod tests {
             ("model.safetensors.index.fp16.json", Some(("model.fp16.safetensors", true))),
             ("pytorch_model.bin.index.json", Some(("pytorch_model.bin", false))),
             ("diffusion_pytorch_model.safetensors.index.json", Some(("diffusion_pytorch_model.safetensors", true))),
+            ("flax_model.msgpack.index.json", Some(("flax_model.msgpack", false))),
+            ("tf_model.h5.index.json", Some(("tf_model.h5", false))),
             ("index.json", None),
             ("a.index.json", None),
             ("config.json", None),

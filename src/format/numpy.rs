@@ -5,6 +5,7 @@ use super::{
     counts::Counts,
     evidence::{Evidence, PickleFact},
     findings::{Notes, UPLOAD_AGAIN},
+    literal::{self, Literal},
     names, pickle,
     probe::Problem,
     table::Family,
@@ -13,17 +14,17 @@ use super::{
 };
 use crate::contract::{Contents, Format, Reason};
 
-mod header;
-
 /// The first bytes of a file.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
 /// The longest header that is read, in bytes; NumPy itself takes 10,000 unless told otherwise.
 const MAX_HEADER: u64 = 64 << 10;
 const OBJECT: &str = "object";
+/// A header has `descr`, `fortran_order` and `shape`.
+const MEMBERS: usize = 3;
+/// How deep records may be nested.
+const RECORDS: u32 = 8;
 /// The most arrays of an archive that are read.
 const ARRAYS: usize = 4096;
-
-use header::Members;
 
 /// Files of NumPy.
 pub(super) const FAMILY: Family = Family {
@@ -31,6 +32,7 @@ pub(super) const FAMILY: Family = Family {
     places: |evidence| evidence.all::<Arrays>().map(|(file, _)| evidence.tree.file(file).path.clone()).collect(),
     sniff: |_, size, start| start.starts_with(MAGIC).then(|| WindowProbe::boxed(ArrayFile, size, start)),
     describe,
+    judged: "header against size; arrays of objects are pickles",
     ..Family::of(Format::NumPy)
 };
 
@@ -40,7 +42,7 @@ pub(super) struct Arrays(pub Counts);
 /// A header.
 struct Header {
     dtype: &'static str,
-    /// Bytes of an element; none for Python objects and records.
+    /// Bytes of an element; none for Python objects.
     size: Option<u64>,
     /// Whether the data is a pickle.
     objects: bool,
@@ -149,37 +151,69 @@ fn header(window: &Window<'_>) -> Parsed<Header> {
     }
     let text = String::from_utf8_lossy(window.bytes(at..at + length)?).into_owned();
     let malformed = |what: &str| Stop::Bad(format!("its header names no {what}"));
-    let Members { descr, shape } = header::members(&text)?;
-    let elements = elements(shape).ok_or_else(|| malformed("usable shape"))?;
-    let data = at + length;
-    if descr.starts_with('[') {
-        // The fields of records have shapes and alignments: NumPy alone computes their size.
-        return Ok(Header { dtype: "record", size: None, objects: header::has_objects(descr), elements, data });
+    let header = literal::parse(&text).ok_or_else(|| Stop::bad("its header is no dict as Python writes it"))?;
+    let member = |name: &str| header.get(name).ok_or_else(|| malformed(name));
+    let (descr, order, shape) = (member("descr")?, member("fortran_order")?, member("shape")?);
+    if !matches!(order, Literal::Bool(_)) || !matches!(&header, Literal::Dict(items) if items.len() == MEMBERS) {
+        return Err(Stop::bad("its header has other members than a header has"));
     }
-    let (dtype, size) = header::literal(descr).and_then(dtype).ok_or_else(|| malformed("known descr"))?;
-    Ok(Header { dtype, size, objects: dtype == OBJECT, elements, data })
+    let elements = elements(shape).ok_or_else(|| malformed("usable shape"))?;
+    let (dtype, size) = kind(descr, 0).ok_or_else(|| malformed("known descr"))?;
+    let objects = dtype == OBJECT || has_objects(descr);
+    Ok(Header { dtype, size: size.filter(|_| !objects), objects, elements, data: at + length })
 }
 
-fn elements(shape: &str) -> Option<u64> {
-    let inner = shape.strip_prefix('(')?.strip_suffix(')')?;
-    let sizes = inner.split(',').map(str::trim).filter(|size| !size.is_empty());
-    sizes
-        .map(|size| size.trim_end_matches('L').parse::<u64>().ok())
-        .try_fold(1u64, |product, size| product.checked_mul(size?))
+fn elements(shape: &Literal) -> Option<u64> {
+    let Literal::Tuple(sizes) = shape else { return None };
+    sizes.iter().try_fold(1u64, |product, size| product.checked_mul(size.size()?))
 }
 
-/// Kind and size as in `'<f4'`.
+/// What `descr` says: a type such as `'<f4'`, or the fields of a record, which lie one behind the other.
+fn kind(descr: &Literal, depth: u32) -> Option<(&'static str, Option<u64>)> {
+    match descr {
+        Literal::Text(text) => dtype(text),
+        Literal::List(fields) if depth < RECORDS => {
+            let mut sum = Some(0u64);
+            for field in fields {
+                let size = self::field(field, depth)?;
+                sum = sum.zip(size).and_then(|(sum, size)| sum.checked_add(size));
+            }
+            Some(("record", sum))
+        }
+        _ => None,
+    }
+}
+
+/// The size of `(name, type)` or `(name, type, shape)`; none inside when it has Python objects.
+#[allow(clippy::option_option, reason = "a field that is none, and a field without a size")]
+fn field(field: &Literal, depth: u32) -> Option<Option<u64>> {
+    let Literal::Tuple(parts) = field else { return None };
+    let (kind_of, shape) = match parts.as_slice() {
+        [_, kind] => (kind, None),
+        [_, kind, shape] => (kind, Some(shape)),
+        _ => return None,
+    };
+    let (_, size) = kind(kind_of, depth + 1)?;
+    let count = match shape {
+        None => 1,
+        Some(Literal::Int(_)) => shape.and_then(Literal::size)?,
+        Some(shape) => elements(shape)?,
+    };
+    Some(size.and_then(|size| size.checked_mul(count)))
+}
+
+/// Kind and size as in `'<f4'`; dates have a unit behind them.
 fn dtype(descr: &str) -> Option<(&'static str, Option<u64>)> {
-    let descr = descr.trim_start_matches(['<', '>', '|', '=']);
+    let descr = descr.strip_prefix(['<', '>', '|', '=']).unwrap_or(descr);
     let kind = descr.chars().next()?;
-    let digits: String = descr.get(1..)?.chars().take_while(char::is_ascii_digit).collect();
-    let size = digits.parse::<u64>().ok();
-    // `f8,O` is a record, with objects.
-    let unit = descr.get(1 + digits.len()..)?;
-    let is_unit = matches!(kind, 'M' | 'm') && unit.starts_with('[') && unit.ends_with(']');
-    if !unit.is_empty() && !is_unit {
+    let rest = descr.get(1..)?;
+    let digits = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
+    let (digits, unit) = rest.split_at(digits);
+    let dated = matches!(kind, 'M' | 'm') && unit.starts_with('[') && unit.ends_with(']');
+    if !unit.is_empty() && !dated {
         return None;
     }
+    let size = digits.parse::<u64>().ok();
     let name = match (kind, size) {
         ('O', _) => return Some((OBJECT, None)),
         ('f', Some(2)) => "F16",
@@ -204,6 +238,18 @@ fn dtype(descr: &str) -> Option<(&'static str, Option<u64>)> {
         _ => return None,
     };
     Some((name, size))
+}
+
+/// Whether a field of a record is of Python objects.
+fn has_objects(descr: &Literal) -> bool {
+    match descr {
+        Literal::Text(text) => dtype(text).is_some_and(|(name, _)| name == OBJECT),
+        Literal::List(fields) => fields.iter().any(|field| match field {
+            Literal::Tuple(parts) => parts.get(1).is_some_and(has_objects),
+            _ => false,
+        }),
+        _ => false,
+    }
 }
 
 fn describe(evidence: &Evidence, contents: &mut Contents) {

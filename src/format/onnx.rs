@@ -51,6 +51,7 @@ pub(super) const FAMILY: Family = Family {
     sniff: |path, size, _| names::has_extension(path, "onnx").then(|| WindowProbe::boxed(ModelFile, size, &[])),
     check,
     describe,
+    judged: "the message to its exact end, tensors' sizes, external files and offsets",
     ..Family::of(Format::Onnx)
 };
 
@@ -73,7 +74,8 @@ struct Model {
     producer: String,
     version: String,
     graph: bool,
-    /// Whether it names the versions of the operators; no reader takes a model without.
+    /// Whether it names its own version and those of the operators; no reader takes a model without.
+    format: bool,
     operators: bool,
 }
 
@@ -92,6 +94,7 @@ impl Parse for ModelFile {
         let mut fields = Fields::new(file, &(0..file.len()));
         while let Some((number, value)) = fields.next(&mut budget)? {
             match (number, value) {
+                (1, Value::Varint(version)) => model.format = version > 0,
                 (2, Value::Bytes(range)) => model.producer = text(file, &range)?,
                 (3, Value::Bytes(range)) => model.version = text(file, &range)?,
                 (7, Value::Bytes(range)) => {
@@ -103,7 +106,8 @@ impl Parse for ModelFile {
             }
         }
         match (model.graph, model.operators) {
-            (true, true) => Ok(model),
+            (true, true) if model.format => Ok(model),
+            (true, true) => Err(Stop::bad("it does not say which version of ONNX it is of")),
             (true, false) => Err(Stop::bad("it names no operator set: it is truncated")),
             (false, _) => Err(Stop::bad("it has no graph: it is truncated, or no ONNX model")),
         }

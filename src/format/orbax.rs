@@ -1,68 +1,98 @@
-//! Orbax checkpoints of JAX: commit marks, unfinished saves, OCDBT manifests (orbax-checkpoint 0.12, OCDBT storage format). No I/O.
+//! Orbax checkpoints of JAX: commit marks, unfinished saves, items, the tree of the parameters and the arrays that belong to it, in
+//! OCDBT databases or Zarr folders (orbax-checkpoint 0.12). Pure, no I/O.
+
+mod arrays;
+mod database;
+mod node;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod zarr;
+
+pub(super) use database::Databases;
+
+use serde_json::Value;
 
 use super::{
     document,
-    evidence::{Document, Evidence},
+    evidence::{Document, Evidence, Tree, fact},
     findings::{Notes, UPLOAD_AGAIN},
     names,
-    probe::{Probe, Problem, note_problem},
+    probe::Probe,
     table::Family,
-    window::{Parse, Parsed, Stop, Window, WindowProbe},
+    text,
+    window::WindowProbe,
 };
 use crate::contract::{Contents, Format, Reason};
 
-/// The state of the save: when it began, when it was committed.
+/// The state of the save: when it began, when it was committed, which items it has.
 const STATE: &str = "_CHECKPOINT_METADATA";
 /// The tree of the parameters.
 const TREE: &str = "_METADATA";
+/// How the arrays lay on devices; written beside the tree.
+const SHARDING: &str = "_sharding";
 const MANIFEST: &str = "manifest.ocdbt";
 const COMMITTED: &str = "commit_success.txt";
+/// The mark of Orbax's new interface.
+const INDICATOR: &str = "orbax.checkpoint";
+/// Beginning of the folders that single processes write before they are merged.
+const PROCESS: &str = "ocdbt.process_";
 /// Part of the names of folders that are being written.
 const UNFINISHED: &str = ".orbax-checkpoint-tmp";
-const MAGIC: [u8; 4] = [0x0C, 0xDB, 0x3A, 0x2A];
+/// The item with the metrics that a `CheckpointManager` was given.
+const METRICS: &str = "metrics/metrics";
+/// The most metrics that are reported.
+const MAX_METRICS: usize = 64;
 
 /// Orbax checkpoints.
 pub(super) const FAMILY: Family = Family {
     claims: |evidence| {
-        [STATE, TREE].iter().any(|name| evidence.tree.at_home(name).is_some()) || unfinished(evidence).is_some()
+        [STATE, TREE, INDICATOR].iter().any(|name| evidence.tree.at_home(name).is_some())
+            || unfinished(evidence).is_some()
+            || (evidence.tree.at_home(COMMITTED).is_some() && !trees(&evidence.tree).is_empty())
     },
-    places: |evidence| {
-        let trees = evidence.tree.iter().filter(|(_, file)| names::base(&file.path) == TREE);
-        trees.map(|(_, file)| names::folder(&file.path).to_owned()).collect()
-    },
-    probe: |tree, file| document::probe(tree, file, STATE, |evidence| &mut evidence.orbax),
+    places: |evidence| trees(&evidence.tree),
+    probe,
     sniff: |_, size, start| {
-        start.starts_with(&MAGIC).then(|| WindowProbe::boxed(ManifestFile, size, start) as Box<dyn Probe>)
+        start.starts_with(&node::MANIFEST).then(|| WindowProbe::boxed(database::ManifestFile, size, start))
     },
+    deepen: database::deepen,
     check,
     describe,
+    judged: "commit marks, unfinished folders, items; OCDBT databases from the manifest to every array: files there and long enough, checksums of all nodes, all chunks, an array for every parameter; Zarr folders too",
     ..Family::of(Format::Orbax)
 };
 
-/// The length in the header is the file's.
-struct ManifestFile;
-
-impl Parse for ManifestFile {
-    type Output = ();
-
-    fn parse(&self, file: &Window<'_>) -> Parsed<()> {
-        let length = u64::from_le_bytes(file.array(4)?);
-        if length == file.len() {
-            return Ok(());
-        }
-        Err(Stop::Bad(format!("it has {} bytes, its header says {length}", file.len())))
+fn probe(tree: &Tree, file: usize) -> Option<Box<dyn Probe>> {
+    let listed = tree.file(file);
+    let name = names::base(&listed.path);
+    if name == MANIFEST {
+        return Some(WindowProbe::boxed(database::ManifestFile, listed.size, &[]));
     }
-
-    fn finish(self, outcome: Result<(), Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
-        if let Err(problem) = outcome {
-            note_problem(&problem, file, evidence, notes);
-        }
+    if listed.path.strip_prefix(tree.home()) == Some(METRICS) {
+        return text::probe(tree, file, "metrics");
     }
+    document::probe(tree, file, STATE, |evidence| &mut evidence.orbax)
+        .or_else(|| tree::probe(tree, file))
+        .or_else(|| arrays::probe(tree, file))
 }
 
+/// Folders with trees of parameters.
+fn trees(tree: &Tree) -> Vec<String> {
+    let files = tree.iter().filter(|(_, file)| names::base(&file.path) == TREE);
+    files.map(|(_, file)| names::folder(&file.path).to_owned()).collect()
+}
+
+/// A file in a folder that was being written.
 fn unfinished(evidence: &Evidence) -> Option<&str> {
     let mut paths = evidence.tree.iter().map(|(_, file)| file.path.as_str());
     paths.find(|path| path.split('/').any(|part| part.contains(UNFINISHED)))
+}
+
+/// Whether other steps beside the unfinished one were finished: then a loader passes it over.
+fn has_finished(evidence: &Evidence) -> bool {
+    let marks = evidence.tree.iter().filter(|(_, file)| [STATE, COMMITTED].contains(&names::base(&file.path)));
+    marks.into_iter().any(|(_, file)| !file.path.contains(UNFINISHED))
 }
 
 fn check(evidence: &mut Evidence, notes: &mut Notes) {
@@ -71,118 +101,96 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             "{} lies in a folder that Orbax was still writing: use a checkpoint that was finished",
             names::shown(path)
         );
+        if has_finished(evidence) {
+            notes.warn(Reason::Incomplete, Some(path), message);
+        } else {
+            notes.fatal(Reason::Incomplete, Some(path), message);
+        }
+    }
+    committed(evidence, notes);
+    missing_marks(evidence, notes);
+    items(evidence, notes);
+    arrays::check(evidence, notes);
+}
+
+/// Files that Orbax does not load without: the state beside the indicator of its newer layout, and the tree beside Zarr folders.
+fn missing_marks(evidence: &Evidence, notes: &mut Notes) {
+    let tree = &evidence.tree;
+    if tree.at_home(INDICATOR).is_some() && tree.at_home(STATE).is_none() {
+        let missing = format!("{}{STATE}", tree.home());
+        let message =
+            format!("{} is missing: Orbax finds the items of a save by it; upload it", names::shown(&missing));
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
+    }
+    if tree.at_home(SHARDING).is_some() && tree.at_home(TREE).is_none() {
+        let missing = format!("{}{TREE}", tree.home());
+        let message =
+            format!("{} is missing: Orbax finds the arrays of a save by it; upload it", names::shown(&missing));
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
+    }
+}
+
+/// A save that began was committed: by the time in its state, or by the file that says so.
+fn committed(evidence: &Evidence, notes: &mut Notes) {
+    let tree = &evidence.tree;
+    let Some(file) = tree.at_home(STATE) else { return };
+    let path = &tree.file(file).path;
+    if let Document::Broken(problem) = &evidence.orbax {
+        let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
+        return notes.fatal(Reason::Corrupt, Some(path), message);
+    }
+    let set = |key: &str| evidence.orbax.get(key).is_some_and(|value| !value.is_null());
+    if set("init_timestamp_nsecs") && !set("commit_timestamp_nsecs") && tree.at_home(COMMITTED).is_none() {
+        let message = format!(
+            "{} says that the save began and not that it was committed: use a checkpoint that was finished",
+            names::shown(path)
+        );
         notes.fatal(Reason::Incomplete, Some(path), message);
     }
-    let tree = &evidence.tree;
-    if let Some(file) = tree.at_home(STATE) {
-        let path = &tree.file(file).path;
-        match &evidence.orbax {
-            Document::Broken(problem) => {
-                let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
-                notes.fatal(Reason::Corrupt, Some(path), message);
-            }
-            state => {
-                let set = |key: &str| state.get(key).is_some_and(|value| !value.is_null());
-                if set("init_timestamp_nsecs") && !set("commit_timestamp_nsecs") && tree.at_home(COMMITTED).is_none() {
-                    let message = format!(
-                        "{} says that the save began and not that it was committed: use a checkpoint that was finished",
-                        names::shown(path)
-                    );
-                    notes.fatal(Reason::Incomplete, Some(path), message);
-                }
-            }
-        }
-    }
-    for (_, file) in tree.iter().filter(|(_, file)| names::base(&file.path) == TREE) {
-        let folder = names::folder(&file.path);
-        let manifest = format!("{folder}{MANIFEST}");
-        let inside = |file: &&super::File| file.path.starts_with(folder);
-        let zarr = tree
-            .iter()
-            .map(|(_, file)| file)
-            .filter(inside)
-            .any(|file| matches!(names::base(&file.path), ".zarray" | "zarr.json"));
-        let data = tree
-            .iter()
-            .map(|(_, file)| file)
-            .filter(inside)
-            .any(|file| file.path.contains("/d/") || file.path[folder.len()..].starts_with("d/"));
-        let path = names::shown(&file.path);
-        if tree.find(&manifest).is_none() && !zarr {
+}
+
+/// Every item that the state names has its folder.
+fn items(evidence: &Evidence, notes: &mut Notes) {
+    let home = evidence.tree.home();
+    let named = evidence.orbax.get("item_handlers").and_then(Value::as_object);
+    for (item, _) in named.into_iter().flatten() {
+        let folder = format!("{home}{item}/");
+        if !evidence.tree.iter().any(|(_, file)| file.path.starts_with(&folder)) {
             let message = format!(
-                "{} is missing: {path} describes parameters, and no array is there; upload it",
-                names::shown(&manifest)
+                "{} is missing: {} names it as an item; upload it",
+                names::shown(&folder),
+                names::shown(&format!("{home}{STATE}"))
             );
-            notes.fatal(Reason::Incomplete, Some(&manifest), message);
-        } else if tree.find(&manifest).is_some() && !data && !zarr {
-            let message =
-                format!("{folder}d/ is missing: {} has no data beside it; upload it", names::shown(&manifest));
-            notes.fatal(Reason::Incomplete, Some(&manifest), message);
+            notes.fatal(Reason::Incomplete, Some(&folder), message);
         }
     }
+}
+
+/// `500`, `default_500`: the step in the name of the folder around everything, as a `CheckpointManager` gives it; it has items.
+fn step(evidence: &Evidence) -> Option<i64> {
+    let folder = names::base(evidence.tree.home().trim_end_matches('/'));
+    let managed = evidence.orbax.get("item_handlers").is_some_and(Value::is_object);
+    let number = if managed { folder.rsplit('_').next()? } else { folder };
+    number.parse().ok()
 }
 
 fn describe(evidence: &Evidence, contents: &mut Contents) {
-    if (FAMILY.claims)(evidence) {
-        contents.framework = contents.framework.take().or_else(|| Some("orbax".to_owned()));
+    if !(FAMILY.claims)(evidence) {
+        return;
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::{Folder, assert_bad, assert_good};
-    use super::*;
-
-    fn manifest(length: u8) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend([length, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        bytes
-    }
-
-    fn good() -> Folder {
-        Folder::new([
-            ("_CHECKPOINT_METADATA", br#"{"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": 2}"#.to_vec()),
-            ("_METADATA", b"{}".to_vec()),
-            ("manifest.ocdbt", manifest(14)),
-            ("d/0123456789abcdef0123456789abcdef", vec![1]),
-        ])
-    }
-
-    #[test]
-    fn commits_are_asked_for() {
-        let verdict = good().judge();
-        assert_good(&verdict);
-        assert_eq!(verdict.contents.format, Some(Format::Orbax));
-        let begun = r#"{"init_timestamp_nsecs": 1, "commit_timestamp_nsecs": null}"#;
-        let verdict = good().with("_CHECKPOINT_METADATA", begun).judge();
-        assert_bad(&verdict, Reason::Incomplete, "_CHECKPOINT_METADATA", "committed");
-        assert_good(&good().with("_CHECKPOINT_METADATA", begun).with("commit_success.txt", "x").judge());
-        assert_bad(
-            &good().with("_CHECKPOINT_METADATA", "{").judge(),
-            Reason::Corrupt,
-            "_CHECKPOINT_METADATA",
-            "damaged",
-        );
-        let folder = Folder(
-            good().0.into_iter().map(|(path, bytes)| (format!("7.orbax-checkpoint-tmp-1/{path}"), bytes)).collect(),
-        );
-        assert_bad(&folder.judge(), Reason::Incomplete, ".orbax-checkpoint-tmp", "still writing");
-    }
-
-    #[test]
-    fn arrays_are_there() {
-        assert_bad(&good().without("manifest.ocdbt").judge(), Reason::Incomplete, "manifest.ocdbt", "is missing");
-        assert_bad(
-            &good().without("d/0123456789abcdef0123456789abcdef").judge(),
-            Reason::Incomplete,
-            "d/",
-            "is missing",
-        );
-        assert_bad(
-            &good().with("manifest.ocdbt", manifest(15)).judge(),
-            Reason::Corrupt,
-            "manifest.ocdbt",
-            "its header says 15",
-        );
+    arrays::describe(evidence, contents);
+    contents.framework = contents.framework.take().or_else(|| Some("orbax".to_owned()));
+    let custom = evidence.orbax.get("custom_metadata");
+    let member = |name: &str| custom.and_then(|custom| custom.get(name));
+    contents.step = contents.step.or_else(|| member("step").and_then(Value::as_i64)).or_else(|| step(evidence));
+    let epoch = member("epoch").filter(|epoch| epoch.is_number()).map(|epoch| fact(&epoch.to_string()));
+    contents.epoch = contents.epoch.take().or(epoch);
+    if contents.metrics.is_empty() {
+        let recorded = text::at(evidence, &format!("{}{METRICS}", evidence.tree.home()));
+        let recorded: Option<Value> = recorded.and_then(|text| serde_json::from_str(text).ok());
+        let sources = [recorded.as_ref(), evidence.orbax.get("metrics")];
+        let pairs = sources.into_iter().flatten().filter_map(Value::as_object).flatten();
+        let numbers = pairs.filter(|(_, value)| value.is_number()).take(MAX_METRICS);
+        contents.metrics = numbers.map(|(name, value)| (fact(name), fact(&value.to_string()))).collect();
     }
 }

@@ -19,6 +19,7 @@ pub(super) const FAMILY: Family = Family {
     check,
     describe,
     places: |evidence| if claims(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
+    judged: "the adapter's configuration and weights; its base model is named",
     ..Family::of(Format::PeftAdapter)
 };
 
@@ -52,4 +53,7 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
     contents.architecture = contents.architecture.take().or_else(|| adapter.text("peft_type"));
     let framework = adapter.text("peft_version").map(|version| format!("peft {version}"));
     contents.framework = contents.framework.take().or(framework);
+    if let Some(version) = adapter.text("peft_version") {
+        contents.versions.entry("peft".to_owned()).or_insert(version);
+    }
 }

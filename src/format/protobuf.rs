@@ -12,8 +12,8 @@ const FIELDS: u64 = 4_000_000;
 pub(super) enum Value {
     /// An integer.
     Varint(u64),
-    /// Four or eight bytes.
-    Fixed,
+    /// Four or eight bytes, where they lie in the window.
+    Fixed(Range<u64>),
     /// Text, bytes or a message, where it lies in the window.
     Bytes(Range<u64>),
 }
@@ -50,12 +50,12 @@ impl<'a, 'w> Fields<'a, 'w> {
         let number = key >> 3;
         let value = match key & 7 {
             0 => Value::Varint(self.varint()?),
-            1 => self.skip(8).map(|_| Value::Fixed)?,
+            1 => Value::Fixed(self.skip(8)?),
             2 => {
                 let length = self.varint()?;
                 Value::Bytes(self.skip(length)?)
             }
-            5 => self.skip(4).map(|_| Value::Fixed)?,
+            5 => Value::Fixed(self.skip(4)?),
             other => return Err(Stop::Bad(format!("byte {} begins a field of the unknown type {other}", self.at))),
         };
         if number == 0 {

@@ -1,5 +1,10 @@
-//! TensorFlow SavedModel: `saved_model.pb` and the variables beside it (TensorFlow 2.21, `saved_model.proto`). Operations that
-//! reach for files or Python run when the model does. Pure, no I/O.
+//! TensorFlow SavedModel: `saved_model.pb` or its text form, and the variables and assets beside it (TensorFlow 2.21,
+//! `saved_model.proto`, `meta_graph.proto`); graphs of TensorFlow 1 beside a checkpoint, too. Operations that reach for files,
+//! the network or Python run when the model does. Pure, no I/O.
+
+mod operations;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -10,53 +15,110 @@ use super::{
     probe::{Probe, Problem, note_problem},
     protobuf::{Budget, Fields, Value, text},
     table::Family,
+    text_proto::{self, Token},
     window::{Parse, Parsed, Stop, Window, WindowProbe},
 };
 use crate::contract::{Contents, Format, Reason};
+use operations::Reach;
 
-const FILE: &str = "saved_model.pb";
-/// Operations that read or write files, or call Python.
-const OPERATIONS: [&str; 6] = ["ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc"];
+const FILES: [&str; 2] = ["saved_model.pb", "saved_model.pbtxt"];
+/// The graph that TensorFlow 1 writes beside a checkpoint's index.
+const GRAPH: &str = ".meta";
+/// The most operations and assets that are named.
+const NAMED: usize = 64;
 
-/// Folders with a `saved_model.pb`.
+/// Folders with a `saved_model.pb` or `saved_model.pbtxt`.
 pub(super) const FAMILY: Family = Family {
-    claims: |evidence| evidence.tree.at_home(FILE).is_some(),
+    claims: |evidence| FILES.iter().any(|name| evidence.tree.at_home(name).is_some()),
     places: |evidence| {
-        let models = evidence.tree.iter().filter(|(_, file)| names::base(&file.path) == FILE);
-        models.map(|(_, file)| names::folder(&file.path).to_owned()).collect()
+        let models = evidence.tree.iter().filter(|(_, file)| FILES.contains(&names::base(&file.path)));
+        let folders: BTreeSet<&str> = models.map(|(_, file)| names::folder(&file.path)).collect();
+        folders.into_iter().map(str::to_owned).collect()
     },
     probe,
     check,
     describe,
+    judged: "the graphs to their exact end, variables as a checkpoint, assets; operations that reach for files, the network or Python are code",
     ..Family::of(Format::SavedModel)
 };
+
+/// The folder of the model whose variables have this beginning of their names, or this path of their index.
+pub(super) fn of_variables<'a>(tree: &Tree, prefix: &'a str) -> Option<&'a str> {
+    let folder = prefix.strip_suffix(".index").unwrap_or(prefix).strip_suffix("variables/variables")?;
+    FILES.iter().any(|name| tree.find(&format!("{folder}{name}")).is_some()).then_some(folder)
+}
 
 /// What a model says.
 #[derive(Debug, Default)]
 struct Model {
     version: Option<String>,
-    operations: BTreeSet<String>,
+    operations: BTreeSet<(Reach, String)>,
+    assets: BTreeSet<String>,
+    /// Whether it has variables, so that there are values.
+    variables: bool,
     graphs: u64,
 }
 
-struct ModelFile;
+impl Model {
+    fn operation(&mut self, name: &str) {
+        self.variables |= operations::VARIABLES.contains(&name);
+        if let Some(reach) = operations::reach(name).filter(|_| self.operations.len() < NAMED) {
+            self.operations.insert((reach, fact(name)));
+        }
+    }
+
+    /// Texts of the facts, and whether the code runs when the model does.
+    fn code(&self) -> Vec<(bool, String)> {
+        let of = |wanted: Reach| {
+            let names: Vec<&str> =
+                self.operations.iter().filter(|(reach, _)| *reach == wanted).map(|(_, name)| name.as_str()).collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        };
+        let texts = [
+            (true, Reach::Outside, "operations that reach for files, the network or Python"),
+            (false, Reach::Table, "tables that are read from files"),
+            (false, Reach::Library, "operations of another library, which has to be loaded first"),
+        ];
+        texts
+            .iter()
+            .filter_map(|(on_load, reach, what)| Some((*on_load, format!("{what} ({})", of(*reach)?))))
+            .collect()
+    }
+}
+
+/// How a model is written.
+enum ModelFile {
+    Binary,
+    Text,
+    /// A single graph.
+    Graph,
+}
 
 fn probe(tree: &Tree, file: usize) -> Option<Box<dyn Probe>> {
     let listed = tree.file(file);
-    (names::base(&listed.path) == FILE).then(|| WindowProbe::boxed(ModelFile, listed.size, &[]))
+    let graph = || {
+        let prefix = listed.path.strip_suffix(GRAPH)?;
+        tree.find(&format!("{prefix}.index")).map(|_| ModelFile::Graph)
+    };
+    let model = match names::base(&listed.path) {
+        "saved_model.pb" => ModelFile::Binary,
+        "saved_model.pbtxt" => ModelFile::Text,
+        _ => graph()?,
+    };
+    Some(WindowProbe::boxed(model, listed.size, &[]))
 }
 
 impl Parse for ModelFile {
     type Output = Model;
 
-    /// `SavedModel`: schema version (1), meta graphs (2).
     fn parse(&self, file: &Window<'_>) -> Parsed<Model> {
         let (mut model, mut budget) = (Model::default(), Budget::default());
-        let mut fields = Fields::new(file, &(0..file.len()));
-        while let Some((number, value)) = fields.next(&mut budget)? {
-            if let (2, Value::Bytes(graph)) = (number, value) {
-                model.graphs += 1;
-                meta_graph(file, &graph, &mut budget, &mut model)?;
+        match self {
+            Self::Binary => binary(file, &mut budget, &mut model)?,
+            Self::Text => written(file, &mut model)?,
+            Self::Graph => {
+                model.graphs = 1;
+                meta_graph(file, &(0..file.len()), &mut budget, &mut model)?;
             }
         }
         if model.graphs == 0 {
@@ -68,10 +130,8 @@ impl Parse for ModelFile {
     fn finish(self, outcome: Result<Model, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         match outcome {
             Ok(model) => {
-                if !model.operations.is_empty() {
-                    let operations: Vec<&str> = model.operations.iter().map(String::as_str).collect();
-                    let what = format!("operations that reach for files or Python ({})", operations.join(", "));
-                    evidence.note_code(CodeFact { on_load: true, file, what });
+                for (on_load, what) in model.code() {
+                    evidence.note_code(CodeFact { on_load, file, what });
                 }
                 evidence.put(file, model);
             }
@@ -84,6 +144,48 @@ impl Parse for ModelFile {
             }
         }
     }
+}
+
+/// `SavedModel`: schema version (1), meta graphs (2).
+fn binary(file: &Window<'_>, budget: &mut Budget, model: &mut Model) -> Parsed<()> {
+    let mut fields = Fields::new(file, &(0..file.len()));
+    while let Some((number, value)) = fields.next(budget)? {
+        if let (2, Value::Bytes(graph)) = (number, value) {
+            model.graphs += 1;
+            meta_graph(file, &graph, budget, model)?;
+        }
+    }
+    Ok(())
+}
+
+/// The text form. Which node an attribute belongs to does not matter: a file to print to is what no other one names.
+fn written(file: &Window<'_>, model: &mut Model) -> Parsed<()> {
+    let (mut prints, mut place, mut asset) = (false, false, false);
+    text_proto::read(file.bytes(0..file.len())?, |depth, name, token| {
+        match (depth, name, token) {
+            (0, "meta_graphs", Token::Message) => model.graphs += 1,
+            (1, field, Token::Message) => asset = field == "asset_file_def",
+            (_, "tensorflow_version", Token::Text(version)) => model.version = Some(lossy(&version)),
+            (2, "filename", Token::Text(name)) if asset && model.assets.len() < NAMED => {
+                model.assets.insert(lossy(&name));
+            }
+            (_, "op", Token::Text(name)) => {
+                prints |= name == operations::PRINT.as_bytes();
+                model.operation(&lossy(&name));
+            }
+            (_, _, Token::Text(text)) => place |= text.starts_with(b"file://"),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if prints && place {
+        model.operations.insert((Reach::Outside, format!("{} to a file", operations::PRINT)));
+    }
+    Ok(())
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.get(..4096).unwrap_or(bytes)).into_owned()
 }
 
 /// The ranges of a message's fields of these numbers, in their order.
@@ -106,23 +208,21 @@ fn messages(
 }
 
 /// `MetaGraphDef`: meta info (1) with TensorFlow's version (5), graph (2) with nodes (1) and a library (2) of functions (1) with
-/// nodes (3); the operation of a node is its field 2.
+/// nodes (3), assets (6) with their file names (2).
 fn meta_graph(file: &Window<'_>, range: &Range<u64>, budget: &mut Budget, model: &mut Model) -> Parsed<()> {
-    for (number, inner) in messages(file, range, budget, &[1, 2])? {
-        if number == 1 {
-            if let Some((_, version)) = messages(file, &inner, budget, &[5])?.first() {
-                model.version = Some(text(file, version)?);
+    for (number, inner) in messages(file, range, budget, &[1, 2, 6])? {
+        match number {
+            1 => {
+                if let Some((_, version)) = messages(file, &inner, budget, &[5])?.first() {
+                    model.version = Some(text(file, version)?);
+                }
             }
-            continue;
-        }
-        for (number, part) in messages(file, &inner, budget, &[1, 2])? {
-            if number == 1 {
-                operation(file, &part, budget, model)?;
-                continue;
-            }
-            for (_, function) in messages(file, &part, budget, &[1])? {
-                for (_, node) in messages(file, &function, budget, &[3])? {
-                    operation(file, &node, budget, model)?;
+            2 => graph(file, &inner, budget, model)?,
+            _ => {
+                for (_, name) in messages(file, &inner, budget, &[2])? {
+                    if model.assets.len() < NAMED {
+                        model.assets.insert(text(file, &name)?);
+                    }
                 }
             }
         }
@@ -130,44 +230,89 @@ fn meta_graph(file: &Window<'_>, range: &Range<u64>, budget: &mut Budget, model:
     Ok(())
 }
 
-fn operation(file: &Window<'_>, node: &Range<u64>, budget: &mut Budget, model: &mut Model) -> Parsed<()> {
-    for (_, name) in messages(file, node, budget, &[2])? {
-        let name = text(file, &name)?;
-        if OPERATIONS.contains(&name.as_str()) {
-            model.operations.insert(name);
+fn graph(file: &Window<'_>, range: &Range<u64>, budget: &mut Budget, model: &mut Model) -> Parsed<()> {
+    for (number, part) in messages(file, range, budget, &[1, 2])? {
+        if number == 1 {
+            node(file, &part, budget, model)?;
+            continue;
+        }
+        for (_, function) in messages(file, &part, budget, &[1])? {
+            for (_, inner) in messages(file, &function, budget, &[3])? {
+                node(file, &inner, budget, model)?;
+            }
         }
     }
     Ok(())
 }
 
-/// Variables have an index and as many data files as their names say.
-fn check(evidence: &mut Evidence, notes: &mut Notes) {
-    let folders = (FAMILY.places)(evidence);
-    for folder in folders {
-        let variables = format!("{folder}variables/");
-        let present: Vec<&str> =
-            evidence.tree.iter().filter_map(|(_, file)| file.path.strip_prefix(variables.as_str())).collect();
-        let data: Vec<(u32, u32)> = present.iter().filter_map(|name| data_file(name)).collect();
-        let mut missing = Vec::new();
-        if !data.is_empty() && !present.contains(&"variables.index") {
-            missing.push(format!("{variables}variables.index"));
+/// `NodeDef`: operation (2), attributes (5).
+fn node(file: &Window<'_>, range: &Range<u64>, budget: &mut Budget, model: &mut Model) -> Parsed<()> {
+    let members = messages(file, range, budget, &[2, 5])?;
+    for (_, name) in members.iter().filter(|(number, _)| *number == 2) {
+        let name = text(file, name)?;
+        model.operation(&name);
+        if name != operations::PRINT {
+            continue;
         }
-        let total =
-            data.iter().map(|(_, total)| *total).max().unwrap_or(u32::from(present.contains(&"variables.index")));
-        let absent = (0..total.min(100_000)).filter(|number| !data.contains(&(*number, total)));
-        missing.extend(absent.take(8).map(|number| format!("{variables}variables.data-{number:05}-of-{total:05}")));
-        for path in missing {
-            let message =
-                format!("{} is missing: the other variables of the model are there; upload it", names::shown(&path));
-            notes.fatal(Reason::Incomplete, Some(&path), message);
+        for (_, attribute) in members.iter().filter(|(number, _)| *number == 5) {
+            if prints_to_file(file, attribute, budget)? {
+                model.operations.insert((Reach::Outside, format!("{} to a file", operations::PRINT)));
+            }
         }
+    }
+    Ok(())
+}
+
+/// An attribute: key (1) and value (2) with its text (2).
+fn prints_to_file(file: &Window<'_>, attribute: &Range<u64>, budget: &mut Budget) -> Parsed<bool> {
+    for (_, value) in messages(file, attribute, budget, &[2])? {
+        for (_, place) in messages(file, &value, budget, &[2])? {
+            if text(file, &place)?.starts_with("file://") {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// What is written beside the graph alone shows that there was one.
+fn missing_graph(evidence: &Evidence, notes: &mut Notes) {
+    let tree = &evidence.tree;
+    let beside = ["fingerprint.pb", "keras_metadata.pb"].into_iter().find(|name| tree.at_home(name).is_some());
+    let graphs = ["saved_model.pb", "saved_model.pbtxt"].into_iter().all(|name| tree.at_home(name).is_none());
+    if let Some(beside) = beside.filter(|_| graphs) {
+        let missing = format!("{}saved_model.pb", tree.home());
+        let message = format!(
+            "{} is missing: {beside} is written beside the graph of a SavedModel; upload it",
+            names::shown(&missing)
+        );
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
     }
 }
 
-/// `variables.data-00000-of-00001`
-fn data_file(name: &str) -> Option<(u32, u32)> {
-    let (number, total) = name.strip_prefix("variables.data-")?.split_once("-of-")?;
-    Some((number.parse().ok()?, total.parse().ok()?))
+/// Variables and assets that the graphs name are there. The variables themselves are a checkpoint, and judged as one.
+fn check(evidence: &mut Evidence, notes: &mut Notes) {
+    missing_graph(evidence, notes);
+    for (file, model) in evidence.all::<Model>() {
+        let path = &evidence.tree.file(file).path;
+        if path.ends_with(GRAPH) {
+            continue;
+        }
+        let (folder, shown) = (names::folder(path), names::shown(path));
+        let index = format!("{folder}variables/variables.index");
+        if model.variables && evidence.tree.find(&index).is_none() {
+            let message =
+                format!("{} is missing: {shown} has variables; upload the folder variables", names::shown(&index));
+            notes.fatal(Reason::Incomplete, Some(&index), message);
+        }
+        for asset in &model.assets {
+            let asset = format!("{folder}assets/{asset}");
+            if evidence.tree.find(&asset).is_none() {
+                let message = format!("{} is missing: {shown} reads it; upload it", names::shown(&asset));
+                notes.fatal(Reason::Incomplete, Some(&asset), message);
+            }
+        }
+    }
 }
 
 fn describe(evidence: &Evidence, contents: &mut Contents) {
@@ -176,47 +321,7 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
     contents.framework = contents.framework.take().or(framework);
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::tests::{Folder, assert_bad, assert_good};
-    use super::*;
-
-    fn field(number: u8, content: &[u8]) -> Vec<u8> {
-        [&[number << 3 | 2, u8::try_from(content.len()).unwrap()][..], content].concat()
-    }
-
-    fn model(operation: &str) -> Vec<u8> {
-        let node = field(2, operation.as_bytes());
-        let library = field(2, &field(1, &field(3, &node)));
-        let graph = [field(1, &field(2, b"Const")), library].concat();
-        [vec![8, 1], field(2, &[field(1, &field(5, b"2.21.0")), field(2, &graph)].concat())].concat()
-    }
-
-    fn folder(operation: &str) -> Folder {
-        Folder::new([
-            ("saved_model.pb", model(operation)),
-            ("variables/variables.index", vec![1]),
-            ("variables/variables.data-00000-of-00001", vec![1]),
-        ])
-    }
-
-    #[test]
-    fn models_and_their_variables() {
-        let verdict = folder("MatMul").judge();
-        assert_good(&verdict);
-        assert_eq!(verdict.contents.format, Some(Format::SavedModel));
-        assert_eq!(verdict.contents.framework.as_deref(), Some("tensorflow 2.21.0"));
-        for file in ["variables/variables.index", "variables/variables.data-00000-of-00001"] {
-            assert_bad(&folder("MatMul").without(file).judge(), Reason::Incomplete, file, "is missing");
-        }
-        let bytes = model("MatMul");
-        for length in 1..bytes.len() {
-            assert!(!folder("MatMul").with("saved_model.pb", &bytes[..length]).judge().is_good(), "{length}");
-        }
-    }
-
-    #[test]
-    fn operations_on_files_are_code() {
-        assert_bad(&folder("ReadFile").judge(), Reason::UnsafeCode, "saved_model.pb", "ReadFile");
-    }
+/// Whether an operation of TensorFlow reaches for files, the network or Python.
+pub(super) fn reaches_out(operation: &str) -> bool {
+    operations::reach(operation) == Some(Reach::Outside)
 }

@@ -35,6 +35,8 @@ pub(super) const FAMILY: Family = Family {
         Some(Box::new(JsonProbe::new(&file.path, file.size, MAX_INDEX, LIMITS, IndexSink::default())) as Box<dyn Probe>)
     },
     check,
+    judged: "every shard of the index is there, every mapped tensor in its shard, none twice, no strays; each \
+        shard as `Safetensors`",
     ..Family::of(Format::ShardedSafetensors)
 };
 
@@ -42,7 +44,7 @@ fn claims(evidence: &Evidence) -> bool {
     evidence.tree.iter().any(|(_, file)| {
         let name = names::base(&file.path);
         names::index(name).is_some_and(|index| index.safetensors)
-            || (names::is_safetensors(name) && names::shard(name).is_some())
+            || (names::is_safetensors(name) && names::shard(name).is_some() && names::rank_shard(name).is_none())
     })
 }
 
@@ -337,7 +339,9 @@ type Group<'a> = (&'a str, &'a str, &'a str, u32);
 fn numbers(evidence: &Evidence, indexed: &[Group<'_>], mapped: &BTreeSet<usize>, notes: &mut Notes) {
     let mut groups: BTreeMap<Group<'_>, Vec<(Shard<'_>, &str)>> = BTreeMap::new();
     for (_, file) in evidence.tree.iter().filter(|(index, _)| !mapped.contains(index)) {
-        if let Some(shard) = names::shard(names::base(&file.path)) {
+        let name = names::base(&file.path);
+        // What ranks wrote is not numbered in this way; torch.distributed's own rule judges it.
+        if let Some(shard) = names::shard(name).filter(|_| names::rank_shard(name).is_none()) {
             let group = (names::folder(&file.path), shard.prefix, shard.suffix, shard.total);
             groups.entry(group).or_default().push((shard, &file.path));
         }
@@ -346,10 +350,29 @@ fn numbers(evidence: &Evidence, indexed: &[Group<'_>], mapped: &BTreeSet<usize>,
         let same_set = |known: &&Group<'_>| (known.0, known.1, known.2) == (group.0, group.1, group.2);
         let position = indexed.partition_point(|known| (known.0, known.1, known.2) < (group.0, group.1, group.2));
         match indexed.get(position).filter(same_set) {
-            None => missing_numbers(group.0, &files, notes),
+            None if is_shadowed(evidence, group) => not_taken(group, &files, notes),
+            None => {
+                missing_numbers(group.0, &files, notes);
+                missing_index(evidence, group, notes);
+            }
             Some(_) if indexed.binary_search(&group).is_ok() => not_mapped(&files, notes),
             Some(known) => left_over(known.3, &files, notes),
         }
+    }
+}
+
+/// Whether the same weights are there in one file, which loaders then take; these are not weights of other things, such as GGUF.
+fn is_shadowed(evidence: &Evidence, (folder, prefix, suffix, _): Group<'_>) -> bool {
+    let saved = matches!(prefix, "model" | "pytorch_model" | "adapter_model" | "diffusion_pytorch_model");
+    saved && evidence.tree.find(&format!("{folder}{prefix}{suffix}")).is_some()
+}
+
+fn not_taken((folder, prefix, suffix, _): Group<'_>, files: &[(Shard<'_>, &str)], notes: &mut Notes) {
+    let single = format!("{folder}{prefix}{suffix}");
+    for (_, path) in files.iter().take(SHOWN) {
+        let message =
+            format!("loaders take {}, so {} is ignored; delete one of them", names::shown(&single), names::shown(path));
+        notes.warn(Reason::Incomplete, Some(path), message);
     }
 }
 
@@ -368,6 +391,18 @@ fn missing_numbers(folder: &str, files: &[(Shard<'_>, &str)], notes: &mut Notes)
         let path = format!("{folder}{}", sample.sibling(number));
         let message =
             format!("{} is missing: {there} of {} shards are there; upload it", names::shown(&path), sample.total);
+        notes.fatal(Reason::Incomplete, Some(&path), message);
+    }
+}
+
+/// Loaders find safetensors shards and those of `torch.save` by their index alone.
+fn missing_index(evidence: &Evidence, (folder, prefix, suffix, total): Group<'_>, notes: &mut Notes) {
+    let path = format!("{folder}{prefix}{suffix}.index.json");
+    if total > 1 && names::index(names::base(&path)).is_some() && evidence.tree.find(&path).is_none() {
+        let message = format!(
+            "{} is missing: loaders find the {total} shards of {prefix}{suffix} by it; upload it",
+            names::shown(&path)
+        );
         notes.fatal(Reason::Incomplete, Some(&path), message);
     }
 }

@@ -1,23 +1,26 @@
 //! The one table of all formats. A new format is a file of its own and a line here. Pure, no I/O.
 
 use super::{
-    accelerate, archive, code, deepspeed, dict, diffusers, distributed,
+    accelerate, archive, code, deepspeed, dict, diffusers, distributed, empty,
     evidence::{Evidence, Tree},
     findings::Notes,
-    generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, numpy, onnx, orbax, peft, pickle,
+    flax, generic, gguf, hdf5, hugging_face, keras, megatron, mlflow, nemo, numpy, onnx, orbax, peft, pickle,
     probe::{Probe, Sniff},
-    ray, run, safetensors, saved_model, sentence_transformers, sharded, torch, trainer, trees,
+    ray, run, safetensors, saved_model, sentence_transformers, settings, sharded, sums, tensorflow, tflite, torch,
+    trainer, trees,
 };
 use crate::contract::{Contents, Format};
 
 /// A probe of the file of this index.
 pub(super) type FileProbe = (usize, Box<dyn Probe>);
 
-/// What a format knows. All but the name can be left out (`..Family::of(Format::X)`).
+/// What a format knows. All but the name and what is judged can be left out (`..Family::of(Format::X)`).
 #[derive(Clone, Copy)]
 pub(super) struct Family {
     /// Its name.
     pub format: Format,
+    /// What is judged of it at depth `Headers`, for the README's table; none of a reader that names no format.
+    pub judged: &'static str,
     /// Whether the checkpoint is of this format (perhaps among others).
     pub claims: fn(&Evidence) -> bool,
     /// Where things of this format lie: files, or folders with a slash at the end; they become components.
@@ -28,6 +31,8 @@ pub(super) struct Family {
     pub sniff: Sniff,
     /// What is to be read after all files were looked at, because they ask for it.
     pub follow: fn(&Evidence) -> Vec<FileProbe>,
+    /// What is to be read of what [`Self::follow`] and this found, again and again until there is nothing.
+    pub deepen: fn(&Evidence) -> Vec<FileProbe>,
     /// What must be true of the files together; called for every checkpoint. It may note code and pickles.
     pub check: fn(&mut Evidence, &mut Notes),
     /// Facts that it knows; the first format that sets a fact wins.
@@ -39,11 +44,13 @@ impl Family {
     pub const fn of(format: Format) -> Self {
         Self {
             format,
+            judged: "",
             claims: |_| false,
             places: |_| Vec::new(),
             probe: |_, _| None,
             sniff: |_, _, _| None,
             follow: |_| Vec::new(),
+            deepen: |_| Vec::new(),
             check: |_, _| {},
             describe: |_, _| {},
         }
@@ -56,6 +63,7 @@ pub(super) const FORMATS: &[Family] = &[
     dict::FAMILY,
     run::FAMILY,
     mlflow::FAMILY,
+    nemo::FAMILY,
     distributed::MEGATRON_FAMILY,
     distributed::FAMILY,
     orbax::FAMILY,
@@ -70,6 +78,7 @@ pub(super) const FORMATS: &[Family] = &[
     ray::AIR,
     hugging_face::FAMILY,
     saved_model::FAMILY,
+    tensorflow::FAMILY,
     sharded::FAMILY,
     safetensors::FAMILY,
     torch::LIGHTNING,
@@ -78,10 +87,13 @@ pub(super) const FORMATS: &[Family] = &[
     torch::FAMILY,
     gguf::FAMILY,
     onnx::FAMILY,
+    tflite::FAMILY,
     keras::FAMILY,
     hdf5::FAMILY,
+    flax::FAMILY,
     trees::XGBOOST,
     trees::LIGHTGBM,
+    trees::CATBOOST,
     archive::SKOPS,
     numpy::FAMILY,
     pickle::JOBLIB,
@@ -90,7 +102,7 @@ pub(super) const FORMATS: &[Family] = &[
 ];
 
 /// Readers that judge files of every format and name none.
-pub(super) const READERS: &[Family] = &[code::READER];
+pub(super) const READERS: &[Family] = &[code::READER, empty::READER, sums::READER, settings::READER];
 
 /// All formats and readers, in the order in which they are asked.
 pub(super) fn all() -> impl Iterator<Item = &'static Family> {
@@ -109,5 +121,14 @@ mod tests {
         assert_eq!(formats.len(), FORMATS.len());
         assert_eq!(formats, Format::ALL);
         assert_eq!(FORMATS.last().map(|family| family.format), Some(Format::Generic));
+    }
+
+    #[test]
+    fn every_format_says_what_is_judged() {
+        for family in FORMATS {
+            let (name, judged) = (family.format.as_str(), family.judged);
+            assert!(!judged.is_empty(), "{name}: set `judged` beside its name");
+            assert!(!judged.contains(['|', '\n']), "{name}: {judged:?} does not fit into a cell of a table");
+        }
     }
 }

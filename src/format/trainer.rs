@@ -1,6 +1,9 @@
 //! A `checkpoint-N` folder of the Hugging Face Trainer: `trainer_state.json` is written last and tells how far it came. No I/O.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use super::{
     evidence::{Evidence, fact},
@@ -19,6 +22,10 @@ const SENTINEL: &str = "checkpoint-is-incomplete.txt";
 /// The largest state that is read, in bytes; the log history of long runs is in it.
 const MAX_STATE: u64 = 16 << 20;
 const MAX_METRICS: usize = 64;
+/// Beginning of the names of files with random states.
+const RANDOM: &str = "rng_state";
+/// The most missing files that are named.
+const SHOWN: usize = 8;
 const LIMITS: Limits = Limits { depth: 100, text: 4 << 10, python: true };
 
 /// A Trainer's folder.
@@ -35,6 +42,7 @@ pub(super) const FAMILY: Family = Family {
     check,
     describe,
     places: |evidence| if claims(evidence) { vec![evidence.tree.home().to_owned()] } else { Vec::new() },
+    judged: "`trainer_state.json`, which is written last; weights, optimizer and scheduler, all ranks of sharded optimizers and random states; the mark of an interrupted save",
     ..Family::of(Format::TrainerCheckpoint)
 };
 
@@ -82,7 +90,9 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             format!("the weights are missing: there is neither {} nor shards of it; upload them", names::shown(&path));
         notes.fatal(Reason::Incomplete, Some(&path), message);
     }
+    resumable(evidence, notes);
     optimizer_ranks(evidence, notes);
+    random_ranks(evidence, notes);
     let Some(state) = &evidence.trainer else { return };
     let path = in_home(STATE);
     if let Some(problem) = &state.problem {
@@ -99,6 +109,51 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
     {
         let message =
             format!("{} says step {step}, the folder says {number}: they are of different saves", names::shown(&path));
+        notes.fatal(Reason::Incomplete, Some(&path), message);
+    }
+}
+
+/// The Trainer saves the state of the training whole, or (with `save_only_model`) none of it. When it resumes and a part is missing,
+/// it begins anew with that part without a word.
+fn resumable(evidence: &Evidence, notes: &mut Notes) {
+    let tree = &evidence.tree;
+    let home = tree.home();
+    let inside = || tree.iter().filter_map(|(_, file)| file.path.strip_prefix(home));
+    let below = |beginning: &str| inside().any(|name| name.starts_with(beginning));
+    // DeepSpeed keeps optimizer and scheduler in its own folder.
+    let deepspeed = below("global_step");
+    let optimizer = ["optimizer.pt", "optimizer.bin"].iter().any(|name| tree.at_home(name).is_some())
+        || below("optimizer_")
+        || tree.home_names().any(|name| name.starts_with("rank") && name.ends_with("-optimizer.pt"))
+        || deepspeed;
+    let scheduler = tree.at_home("scheduler.pt").is_some();
+    let random = tree.home_names().any(|name| name.starts_with(RANDOM));
+    for (there, name) in [(optimizer, "optimizer.pt"), (scheduler || deepspeed, "scheduler.pt")] {
+        if !there && (optimizer || scheduler || random) {
+            let path = format!("{home}{name}");
+            let message = format!(
+                "{} is missing: other files of the training's state are there, and the Trainer would resume without this one; upload it",
+                names::shown(&path)
+            );
+            notes.fatal(Reason::Incomplete, Some(&path), message);
+        }
+    }
+    if (optimizer || scheduler) && !random {
+        let path = format!("{home}{RANDOM}.pth");
+        let message = format!("{} is missing: a resumed training draws other random numbers", names::shown(&path));
+        notes.warn(Reason::Incomplete, Some(&path), message);
+    }
+}
+
+/// `rng_state_3.pth`: the random state of every process up to the last.
+fn random_ranks(evidence: &Evidence, notes: &mut Notes) {
+    let rank = |name: &str| name.strip_prefix(RANDOM)?.strip_prefix('_')?.strip_suffix(".pth")?.parse::<u32>().ok();
+    let ranks: BTreeSet<u32> = evidence.tree.home_names().filter_map(rank).collect();
+    let Some(last) = ranks.last().copied() else { return };
+    for rank in (0..last).filter(|rank| !ranks.contains(rank)).take(SHOWN) {
+        let path = format!("{}{RANDOM}_{rank}.pth", evidence.tree.home());
+        let message =
+            format!("{} is missing: the random state of process {last} is there; upload it", names::shown(&path));
         notes.fatal(Reason::Incomplete, Some(&path), message);
     }
 }

@@ -109,8 +109,21 @@ pub(super) fn directory(window: &Window<'_>) -> Parsed<Directory> {
         let found = directory.entries.len();
         return Err(Stop::Bad(format!("its end announces {} entries, its directory has {found}", end.entries)));
     }
+    apart(&directory)?;
     check(window, &mut directory, end.offset)?;
     Ok(directory)
+}
+
+/// No library lays entries over each other; an archive that does makes its readers read the same bytes as often as it likes.
+fn apart(directory: &Directory) -> Parsed<()> {
+    let mut places: Vec<(u64, u64)> =
+        directory.entries.iter().map(|entry| (entry.header, entry.compressed.saturating_add(30))).collect();
+    places.sort_unstable();
+    let over = |(here, next): (&(u64, u64), &(u64, u64))| here.0.saturating_add(here.1) > next.0;
+    if places.iter().zip(places.iter().skip(1)).any(over) {
+        return Err(Stop::bad("two of its entries lie in one place"));
+    }
+    Ok(())
 }
 
 /// What the entries say together.

@@ -20,6 +20,12 @@ pub enum Format {
     Table,
 }
 
+/// Columns of the terminal that standard output goes to; none when it goes elsewhere, where lines stay whole.
+#[must_use]
+pub fn terminal_columns() -> Option<usize> {
+    console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
+}
+
 /// A value as pretty JSON with a line end.
 ///
 /// # Errors

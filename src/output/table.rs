@@ -25,6 +25,12 @@ pub fn number(value: impl Into<String>) -> Cell {
 }
 
 impl Cell {
+    /// Bold, as names of facts are.
+    #[must_use]
+    pub fn heading(self) -> Self {
+        Self { style: Style::new().bold(), ..self }
+    }
+
     /// Green for what is good, red for what is bad, yellow for what is open.
     #[must_use]
     pub fn mood(self, good: Option<bool>) -> Self {
@@ -72,29 +78,43 @@ impl Table {
     /// The lines.
     #[must_use]
     pub fn render(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let widths: Vec<_> = (0..columns)
+        self.render_within(None)
+    }
+
+    /// The lines, none wider than a terminal of so many columns as far as words can be parted: the last column is wrapped.
+    #[must_use]
+    pub fn render_within(&self, columns: Option<usize>) -> String {
+        let number = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let widths: Vec<_> = (0..number)
             .map(|column| {
                 let cells = self.rows.iter().filter_map(|row| row.get(column));
                 cells.map(|cell| measure_text_width(&cell.text)).max().unwrap_or(0)
             })
             .collect();
-        let numeric = |column: usize| self.rows.iter().any(|row| row.get(column).is_some_and(|cell| cell.right));
+        let before: usize = widths.iter().rev().skip(1).map(|width| width + GAP.len()).sum();
+        let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(before).max(LEAST_ROOM));
         let mut out = String::new();
         for row in &self.rows {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
-                let last = column + 1 == row.len();
-                let alignment = if numeric(column) { Alignment::Right } else { Alignment::Left };
-                // The last column is not padded: lines have no blanks at their ends.
-                let padded = if last && alignment == Alignment::Left {
-                    cell.text.clone().into()
+                let alignment = if self.is_numeric(column) { Alignment::Right } else { Alignment::Left };
+                if column + 1 < row.len() {
+                    let padded = pad_str(&cell.text, widths[column], alignment, None);
+                    line.push_str(&cell.style.apply_to(padded).to_string());
+                    line.push_str(GAP);
+                } else if alignment == Alignment::Right {
+                    line.push_str(
+                        &cell.style.apply_to(pad_str(&cell.text, widths[column], alignment, None)).to_string(),
+                    );
                 } else {
-                    pad_str(&cell.text, widths[column], alignment, None)
-                };
-                line.push_str(&cell.style.apply_to(padded).to_string());
-                if !last {
-                    line.push_str("   ");
+                    // The last column is not padded: lines have no blanks at their ends.
+                    for (number, piece) in wrap(&cell.text, room).iter().enumerate() {
+                        if number > 0 {
+                            line.push('\n');
+                            line.push_str(&" ".repeat(before));
+                        }
+                        line.push_str(&cell.style.apply_to(piece).to_string());
+                    }
                 }
             }
             out.push_str(line.trim_end());
@@ -102,6 +122,32 @@ impl Table {
         }
         out
     }
+
+    fn is_numeric(&self, column: usize) -> bool {
+        self.rows.iter().any(|row| row.get(column).is_some_and(|cell| cell.right))
+    }
+}
+
+/// Between columns.
+const GAP: &str = "   ";
+/// The last column is never narrower than this: a terminal breaks the lines better than we could.
+const LEAST_ROOM: usize = 30;
+
+/// Parts a text between its words; a word that is wider than the room stays whole, so that it can be copied.
+fn wrap(text: &str, room: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        let both = measure_text_width(&line).saturating_add(1 + measure_text_width(word));
+        if !line.is_empty() && both > room {
+            lines.push(std::mem::take(&mut line));
+        } else if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
 }
 
 /// A count with separators, such as `8,030,261,248`.
@@ -147,6 +193,17 @@ mod tests {
         table.row(vec![text("模型"), number("1,234,567"), text("")]);
         let lines = "NAME        FILES   REASON\ngröße           7   Ready\n模型    1,234,567   -\n";
         assert_eq!(console::strip_ansi_codes(&table.render()), lines);
+    }
+
+    #[test]
+    fn long_texts_are_wrapped_below_themselves() {
+        let mut table = Table::facts();
+        table.fact("Message", Some("a/very/long/path/that/nobody/should/ever/break is damaged: upload it again"));
+        table.fact("Files", Some("2"));
+        let shown = table.render_within(Some(30));
+        let expected = "Message   a/very/long/path/that/nobody/should/ever/break\n          is damaged: upload it again\nFiles     2\n";
+        assert_eq!(console::strip_ansi_codes(&shown), expected);
+        assert_eq!(console::strip_ansi_codes(&table.render()).lines().count(), 2);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::{
         InlineTask, Reason, S3Access, S3Task, Source,
         digest::filter_hash,
         filter::{Filter, Pattern},
+        location::{self, Location, LocationError},
     },
 };
 
@@ -182,34 +183,45 @@ fn revalidate_every(text: &str) -> Result<Duration, InvalidSpec> {
     if (300..=400 * 86400).contains(&seconds) { Ok(Duration::from_secs(seconds)) } else { Err(problem()) }
 }
 
-fn source(path: &str, storage: Option<&Storage>) -> Result<(Source, String, Option<String>), InvalidSpec> {
-    if let Some(rest) = path.strip_prefix("s3://") {
-        let s3 = match storage {
-            None => S3Source::default(),
-            Some(Storage { s3: Some(s3), persistent_volume_claim: None, inline: None }) if s3.bucket.is_none() => {
-                s3.clone()
-            }
-            Some(_) => {
-                return Err(invalid(
-                    "path is an s3:// URI, which names the bucket: of storage, set only s3, and leave out its bucket",
-                ));
-            }
-        };
-        return s3_uri(rest, &s3);
+impl From<LocationError> for InvalidSpec {
+    fn from(error: LocationError) -> Self {
+        Self { reason: error.reason, message: error.message }
     }
-    if let Some(rest) = path.strip_prefix("pvc://") {
-        if storage.is_some() {
-            return Err(invalid("path is a pvc:// URI, which names the claim: leave out storage"));
+}
+
+/// The source, its URI, and the text of inline data.
+type Sourced = Result<(Source, String, Option<String>), InvalidSpec>;
+
+fn source(path: &str, storage: Option<&Storage>) -> Sourced {
+    match Location::parse(path)? {
+        Location::S3 { bucket, path, endpoint, region, scheme } => {
+            let mut s3 = match storage {
+                None => S3Source::default(),
+                Some(Storage { s3: Some(s3), persistent_volume_claim: None, inline: None }) if s3.bucket.is_none() => {
+                    s3.clone()
+                }
+                Some(_) => {
+                    return Err(invalid(
+                        "path is an s3:// URI, which names the bucket: of storage, set only s3, and leave out its bucket",
+                    ));
+                }
+            };
+            s3.endpoint = endpoint.or_else(|| Some(location::with_scheme(s3.endpoint.as_deref()?, scheme)));
+            s3.region = region.map(str::to_owned).or(s3.region);
+            s3_source(bucket, path, &s3)
         }
-        if rest.contains('?') {
-            return Err(invalid("path: a pvc:// URI has no query"));
+        Location::Claim { claim, path } => {
+            if storage.is_some() {
+                return Err(invalid("path is a pvc:// URI, which names the claim: leave out storage"));
+            }
+            claim_source(claim, path)
         }
-        let (claim, folder) = rest.split_once('/').unwrap_or((rest, ""));
-        return claim_source(claim, folder);
+        Location::Within(path) => stored(path, storage),
     }
-    if let Some((scheme, _)) = path.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
-        return Err(invalid(format!("path: {scheme}:// is not understood; use s3://bucket/path or pvc://claim/path")));
-    }
+}
+
+/// A path within the storage that the spec names.
+fn stored(path: &str, storage: Option<&Storage>) -> Sourced {
     match storage {
         Some(Storage { s3: Some(s3), persistent_volume_claim: None, inline: None }) => {
             let bucket = s3
@@ -240,61 +252,10 @@ fn source(path: &str, storage: Option<&Storage>) -> Result<(Source, String, Opti
     }
 }
 
-fn is_scheme(text: &str) -> bool {
-    text.starts_with(|character: char| character.is_ascii_alphabetic())
-        && text.chars().all(|character| character.is_ascii_alphanumeric() || "+.-".contains(character))
-}
-
-fn s3_uri(rest: &str, s3: &S3Source) -> Result<(Source, String, Option<String>), InvalidSpec> {
-    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (bucket, path) = place.split_once('/').unwrap_or((place, ""));
-    if bucket.contains(['@', ':']) {
-        return Err(invalid(
-            "path: a URI must not hold a user name, a password or a port; use storage.s3.credentials and storage.s3.endpoint",
-        ));
-    }
-    let mut s3 = s3.clone();
-    let mut scheme = None;
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match pair.split_once('=') {
-            Some(("endpoint_override", value)) => s3.endpoint = Some(value.to_owned()),
-            Some(("region", value)) => s3.region = Some(value.to_owned()),
-            Some(("scheme", value)) => scheme = Some(value.to_owned()),
-            _ => {
-                return Err(invalid(format!(
-                    "path: {pair:?} is not understood; of the query of an s3:// URI, only endpoint_override, scheme and region are"
-                )));
-            }
-        }
-    }
-    // Ray's endpoint_override has no scheme of its own; `scheme` says which.
-    if let Some(endpoint) = s3.endpoint.as_mut().filter(|endpoint| !endpoint.contains("://")) {
-        *endpoint = format!("{}://{endpoint}", scheme.as_deref().unwrap_or("https"));
-    }
-    s3_source(bucket, path, &s3)
-}
-
-fn s3_source(bucket: &str, path: &str, s3: &S3Source) -> Result<(Source, String, Option<String>), InvalidSpec> {
-    let path = folder(path)?;
-    if bucket.is_empty() || bucket.contains(['/', '?', '@']) {
-        return Err(invalid(format!("{bucket:?} is not a bucket")));
-    }
-    let endpoint = s3.endpoint.as_ref().map(|endpoint| endpoint.trim_end_matches('/').to_owned());
-    if let Some(endpoint) = &endpoint {
-        let authority =
-            endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://")).unwrap_or_default();
-        if authority.is_empty() || authority.contains(['/', '@', '?', '#', ' ']) {
-            return Err(invalid(format!("{endpoint:?} is not an endpoint such as https://minio.storage.svc:9000")));
-        }
-        if endpoint.starts_with("http://") && !s3.insecure {
-            return Err(InvalidSpec {
-                reason: Reason::InsecureEndpoint,
-                message: format!(
-                    "{endpoint} is not encrypted; use an https:// endpoint, or set storage.s3.insecure: true if the network in between is trusted"
-                ),
-            });
-        }
-    }
+fn s3_source(bucket: &str, path: &str, s3: &S3Source) -> Sourced {
+    let path = location::folder(path)?;
+    let bucket = location::bucket(bucket)?;
+    let endpoint = s3.endpoint.as_deref().map(|endpoint| location::endpoint(endpoint, s3.insecure)).transpose()?;
     let access = match &s3.credentials {
         None => S3Access::Ambient,
         Some(credentials) => match (&credentials.secret_ref, credentials.anonymous) {
@@ -307,7 +268,7 @@ fn s3_source(bucket: &str, path: &str, s3: &S3Source) -> Result<(Source, String,
         s3.addressing.map_or(endpoint.is_none(), |addressing| addressing == crate::api::Addressing::VirtualHosted);
     let uri = if path.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{path}") };
     let task = S3Task {
-        bucket: bucket.to_owned(),
+        bucket,
         path,
         region: s3.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
         endpoint,
@@ -319,33 +280,11 @@ fn s3_source(bucket: &str, path: &str, s3: &S3Source) -> Result<(Source, String,
     Ok((Source::S3(task), uri, None))
 }
 
-fn claim_source(claim: &str, path: &str) -> Result<(Source, String, Option<String>), InvalidSpec> {
-    if claim.is_empty() || claim.len() > 253 || claim.contains(['/', '@', ':', ' ']) {
-        return Err(invalid(format!("{claim:?} is not the name of a claim")));
-    }
-    let path = folder(path)?;
-    let uri = if path.is_empty() { format!("pvc://{claim}") } else { format!("pvc://{claim}/{path}") };
-    Ok((Source::Claim { claim_name: claim.to_owned(), path }, uri, None))
-}
-
-/// The folder without the slash at its end.
-fn folder(path: &str) -> Result<String, InvalidSpec> {
-    let problem = |message: String| InvalidSpec { reason: Reason::InvalidPath, message };
-    if path.starts_with('/') {
-        return Err(problem(
-            "path is relative to the root of the storage: leave out the slash at its start".to_owned(),
-        ));
-    }
-    let trimmed = path.strip_suffix('/').unwrap_or(path);
-    if trimmed.is_empty() {
-        return Ok(String::new());
-    }
-    for segment in trimmed.split('/') {
-        if matches!(segment, "" | "." | "..") || segment.chars().any(char::is_control) {
-            return Err(problem(format!("path: the segment {segment:?} is not allowed")));
-        }
-    }
-    Ok(trimmed.to_owned())
+fn claim_source(claim: &str, path: &str) -> Sourced {
+    let claim_name = location::claim(claim)?;
+    let path = location::folder(path)?;
+    let uri = if path.is_empty() { format!("pvc://{claim_name}") } else { format!("pvc://{claim_name}/{path}") };
+    Ok((Source::Claim { claim_name, path }, uri, None))
 }
 
 #[cfg(test)]

@@ -1,23 +1,12 @@
-//! Storage backends behind one trait: list, and read ranges. Does I/O.
+//! Storage backends behind one trait: list, and read ranges. Rules and errors are here, pure; I/O is below `backends`.
 
-mod beneath;
-mod folder;
-mod inline;
-mod open;
+#[cfg(feature = "operator")]
+mod backends;
+pub mod listing;
 pub mod paths;
-mod retry;
-mod s3;
 
-pub use folder::Folder;
-pub use inline::{Inline, PickleEncoder};
-pub use open::{Mounts, open};
-pub use retry::Retry;
-pub use s3::{S3, Timeouts};
-
-use std::ops::Range;
-
-use bytes::Bytes;
-use futures::{future::BoxFuture, stream::BoxStream};
+#[cfg(feature = "operator")]
+pub use backends::{Folder, Inline, Mounts, PickleEncoder, Retry, S3, Storage, Timeouts, open};
 
 use crate::contract::{Reason, SourceFacts, digest};
 
@@ -62,18 +51,6 @@ impl Listing {
             bytes: self.bytes(),
         }
     }
-}
-
-/// A place that checkpoints lie in.
-pub trait Storage: Send + Sync {
-    /// The full location of the checkpoint, without secrets.
-    fn uri(&self) -> String;
-
-    /// Lists all files. No file at all is [`StorageError::NotFound`], only folder markers is [`StorageError::Empty`].
-    fn list(&self) -> BoxFuture<'_, Result<Listing, StorageError>>;
-
-    /// Reads a range of a file as it was listed: pinned to its version, and exactly as many bytes as the range is long.
-    fn read<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxStream<'a, Result<Bytes, StorageError>>;
 }
 
 /// Why a storage could not do what it was asked. Messages name the place and hold no secret and no response body.

@@ -12,7 +12,7 @@ use crate::{images, paths, python};
 
 const DENY_VERSION: &str = "0.20";
 /// Test programs of this crate that need no cluster.
-const LOCAL_TESTS: &[&str] = &["contract", "formats", "storage"];
+const LOCAL_TESTS: &[&str] = &["agreement", "contract", "formats", "fuzz", "storage"];
 /// Tests on the cluster at once: they mostly wait for pods, so there are more of them than processors.
 const TESTS_AT_ONCE: usize = 6;
 /// Test programs of this crate that need one.
@@ -20,11 +20,14 @@ const CLUSTER_TESTS: &[&str] = &["harness", "cluster"];
 
 /// `cargo fmt --check`.
 pub fn format(_: &[String]) -> Result<()> {
-    run(paths::cargo().args(["fmt", "--all", "--check"]))
+    run(paths::cargo().args(["fmt", "--all", "--check"]))?;
+    run(paths::cargo().args(["fmt", "--check", "--manifest-path", "e2e/fuzz/Cargo.toml"]))
 }
 
-/// `cargo clippy`, warnings being errors.
+/// `cargo clippy`, warnings being errors, and the core builds without what does I/O.
 pub fn lint(_: &[String]) -> Result<()> {
+    let core = ["check", "--package", "checkpoint-operator", "--lib", "--no-default-features", "--quiet"];
+    run(paths::cargo().args(core))?;
     run(paths::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
 }
 

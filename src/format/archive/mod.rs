@@ -66,6 +66,7 @@ pub(super) struct Found {
 pub(super) const SKOPS: Family = Family {
     claims: |evidence| of_kind(evidence, Kind::Skops).next().is_some(),
     places: |evidence| paths(evidence, Kind::Skops),
+    judged: "the archive; what it names is not imported by itself",
     ..Family::of(Format::Skops)
 };
 
@@ -130,7 +131,10 @@ impl Parse for ArchiveFile {
             }
             Kind::Keras => {
                 found.keras = scan.keep(keras::archive(file, &directory))?;
-                found.code = found.keras.as_ref().map(|model| model.code.clone()).unwrap_or_default();
+                if let Some(model) = &found.keras {
+                    found.code.clone_from(&model.code);
+                    found.unused.clone_from(&model.unused);
+                }
             }
             Kind::NumPy => found.counts = scan.keep(numpy::archive(file, &directory))?,
             Kind::TorchExport | Kind::Skops | Kind::Other => {}

@@ -2,19 +2,26 @@
 //! written last (torch 2.15, `torch/distributed/checkpoint`). FSDP, Megatron's `torch_dist` and NeMo 2 use it. Pure, no I/O.
 
 mod metadata;
+mod parts;
 mod slices;
 #[cfg(test)]
 mod tests;
+mod zarr;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use super::{
+    accelerate,
     counts::Counts,
     evidence::{Evidence, Ledger, PickleFact, Tree},
     findings::{Notes, UPLOAD_AGAIN},
     names,
     probe::Probe,
     table::{Family, FileProbe},
+    trainer,
     window::WindowProbe,
 };
 use crate::contract::{Contents, Format, PickleTier, Reason};
@@ -25,17 +32,20 @@ use slices::Slices;
 const METADATA: &str = ".metadata";
 /// Megatron's mark of a complete checkpoint beside it.
 const MEGATRON: &str = "metadata.json";
+/// What all ranks share, in a file of its own.
+const COMMON: &str = "common.pt";
 /// How many leftovers are named.
 const SHOWN: usize = 8;
 
 /// Checkpoints of torch.distributed.
 pub(super) const FAMILY: Family = Family {
-    claims: |evidence| !places(evidence).is_empty(),
-    places,
+    claims: |evidence| is_whole(evidence) || parts::claims(evidence),
+    places: |evidence| [places(evidence), parts::places(evidence)].concat(),
     probe,
     follow,
     check,
     describe,
+    judged: "`.metadata`, which is written last: every chunk placed, volumes add up, files end where their items do; every item's pickle. The safetensors variant before and after it is put together",
     ..Family::of(Format::TorchDistributed)
 };
 
@@ -43,9 +53,20 @@ pub(super) const FAMILY: Family = Family {
 pub(super) const MEGATRON_FAMILY: Family = Family {
     claims: |evidence| !megatron(evidence).is_empty(),
     places: megatron,
+    probe: zarr::probe,
+    check: |evidence, notes| zarr::check(evidence, notes),
     describe,
+    judged: "as `TorchDistributed`, with Megatron's mark beside it",
     ..Family::of(Format::MegatronDistributed)
 };
+
+/// Whether the checkpoint is one, and not the folder of a training that keeps its weights in one (FSDP).
+fn is_whole(evidence: &Evidence) -> bool {
+    let training = [trainer::FAMILY, accelerate::FAMILY];
+    let places = places(evidence);
+    let at_home = places.iter().any(|folder| folder == evidence.tree.home());
+    at_home || (!places.is_empty() && !training.iter().any(|family| (family.claims)(evidence)))
+}
 
 /// Folders with `.distcp` files.
 fn places(evidence: &Evidence) -> Vec<String> {
@@ -58,6 +79,9 @@ fn places(evidence: &Evidence) -> Vec<String> {
 fn megatron(evidence: &Evidence) -> Vec<String> {
     let mut folders = places(evidence);
     folders.retain(|folder| evidence.tree.find(&format!("{folder}{MEGATRON}")).is_some());
+    folders.extend(zarr::folders(evidence));
+    folders.sort();
+    folders.dedup();
     folders
 }
 
@@ -112,12 +136,19 @@ fn placed(evidence: &Evidence) -> Placed<'_> {
 
 /// Every item is an archive with a pickle of its own.
 fn follow(evidence: &Evidence) -> Vec<FileProbe> {
-    let mut probes: Vec<FileProbe> = Vec::new();
+    let mut probes: Vec<FileProbe> = parts::follow(evidence);
     for (path, slices) in placed(evidence) {
         if let Some(file) = evidence.tree.find(&path) {
             let size = evidence.tree.file(file).size;
             let ranges = slices.iter().map(|slice| slice.offset..slice.offset.saturating_add(slice.length));
-            let within: Vec<_> = ranges.filter(|range| range.end <= size && !range.is_empty()).collect();
+            let mut end = 0;
+            // Items that lie over each other are refused below, so they need not be read, however many they are.
+            let within = ranges.filter(|range| range.end <= size && !range.is_empty()).filter(|range| {
+                let apart = range.start >= end;
+                end = if apart { range.end } else { end };
+                apart
+            });
+            let within: Vec<_> = within.collect();
             probes.push((file, Box::new(Slices::new(within))));
         }
     }
@@ -125,12 +156,14 @@ fn follow(evidence: &Evidence) -> Vec<FileProbe> {
 }
 
 fn check(evidence: &mut Evidence, notes: &mut Notes) {
+    parts::check(evidence, notes);
     let placed = placed(evidence);
     for (path, slices) in &placed {
         check_file(evidence, path, slices, notes);
     }
     let mut unread = Vec::new();
     for folder in places(evidence) {
+        megatron_mark(evidence, &folder, notes);
         let has = |name: &str| evidence.tree.find(&format!("{folder}{name}")).is_some();
         let ranks = evidence.tree.iter().any(|(_, file)| {
             file.path.strip_prefix(folder.as_str()).is_some_and(|name| !name.contains('/') && is_metadata(name))
@@ -139,6 +172,7 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
         if ranks {
             let left: Vec<&str> =
                 data.map(|(_, file)| file.path.as_str()).filter(|path| !placed.contains_key(*path)).collect();
+            let left = if has(METADATA) { left } else { ranks_without(evidence, &folder, left, notes) };
             leftovers(evidence, &folder, &left, notes);
             continue;
         }
@@ -153,6 +187,38 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
     }
     for file in unread {
         evidence.note_pickle(file, PickleFact::unchecked("a part of a distributed checkpoint without its metadata"));
+    }
+}
+
+/// Ranks that saved each for itself (without a coordinator) have a metadata file each, written after their data. Gives back what
+/// is left over of ranks that have one.
+fn ranks_without<'a>(evidence: &Evidence, folder: &str, left: Vec<&'a str>, notes: &mut Notes) -> Vec<&'a str> {
+    let rank = |path: &str| names::base(path).strip_prefix("__")?.split_once('_')?.0.parse::<u32>().ok();
+    let missing = |path: &&str| {
+        rank(path).map(|rank| format!("{folder}__{rank}{METADATA}")).filter(|path| evidence.tree.find(path).is_none())
+    };
+    let absent: BTreeSet<String> = left.iter().filter_map(missing).collect();
+    for path in absent.iter().take(SHOWN) {
+        let message = format!(
+            "{} is missing; a rank writes it last, so its save or the upload did not finish: upload it again or use an earlier checkpoint",
+            names::shown(path)
+        );
+        notes.fatal(Reason::Incomplete, Some(path), message);
+    }
+    left.into_iter().filter(|path| missing(path).is_none()).collect()
+}
+
+/// Megatron writes its mark last, behind what the ranks share.
+fn megatron_mark(evidence: &Evidence, folder: &str, notes: &mut Notes) {
+    let has = |name: &str| evidence.tree.find(&format!("{folder}{name}")).is_some();
+    if has(COMMON) && !has(MEGATRON) {
+        let missing = format!("{folder}{MEGATRON}");
+        let message = format!(
+            "{} is missing: it is Megatron's mark and written last, so the save or the upload did not finish: upload it again or use an \
+             earlier checkpoint",
+            names::shown(&missing)
+        );
+        notes.fatal(Reason::Incomplete, Some(&missing), message);
     }
 }
 
@@ -211,8 +277,12 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
             counts.merge(&metadata.counts);
         }
     }
+    let parts = parts::counts(evidence);
+    let own = evidence.all::<Metadata>().next().is_some() || parts.tensors > 0;
+    counts.merge(&parts);
+    zarr::count(evidence, &mut counts);
     counts.describe(contents);
-    if evidence.all::<Metadata>().next().is_some() {
+    if own {
         contents.framework = contents.framework.take().or_else(|| Some("pytorch".to_owned()));
     }
 }

@@ -8,9 +8,12 @@ use super::super::{
     findings::{Notes, UPLOAD_AGAIN},
     names,
     probe::{Probe, Problem},
-    window::{Parse, Parsed, Window, WindowProbe},
+    window::{Parse, Parsed, Stop, Window, WindowProbe},
 };
 use crate::contract::{PickleTier, Reason};
+
+/// Length of the record at the end of an archive, in bytes.
+const END: u64 = 22;
 
 /// The items of one file.
 pub(super) struct Slices {
@@ -102,7 +105,13 @@ impl Parse for Item {
     type Output = archive::Scan;
 
     fn parse(&self, item: &Window<'_>) -> Parsed<Self::Output> {
-        archive::item(item)
+        let fact = archive::item(item)?;
+        // torch takes an item for an archive by its first bytes, which the archive's directory does not need.
+        let tail = item.up_to(item.len().saturating_sub(END), END)?;
+        if tail.starts_with(b"PK\x05\x06") && !item.up_to(0, 4)?.starts_with(b"PK\x03\x04") {
+            return Err(Stop::bad("it is an archive whose first bytes are not those of one"));
+        }
+        Ok(fact)
     }
 
     fn finish(self, _: Result<Self::Output, Problem>, _: usize, _: &mut Evidence, _: &mut Notes) {}

@@ -1,6 +1,6 @@
 //! A checkpoint that torch wrote, and what it looks like when something is missing.
 
-use super::super::tests::{Folder, assert_bad, assert_good};
+use super::super::tests::{Folder, assert_bad, assert_good, torch_file};
 use crate::{
     contract::{Format, Reason, Validation},
     format::Verdict,
@@ -30,6 +30,10 @@ fn what_torch_wrote_is_complete_and_safe() {
     assert_eq!(judge(&megatron).contents.format, Some(Format::MegatronDistributed));
     let below = Folder(good().0.into_iter().map(|(path, bytes)| (format!("optimizer_0/{path}"), bytes)).collect());
     assert_good(&judge(&below));
+    let training = below.with("random_states_0.pkl", torch_file()).with("pytorch_model_fsdp_0/__0_0.distcp", DATA);
+    let verdict = judge(&training.with("pytorch_model_fsdp_0/.metadata", METADATA));
+    assert_good(&verdict);
+    assert_eq!(verdict.contents.format, Some(Format::Accelerate));
 }
 
 #[test]
@@ -54,6 +58,14 @@ fn missing_and_damaged_files_are_named() {
     let at = item.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
     item[at] = b'X';
     assert_bad(&judge(&good().with("__0_0.distcp", item)), Reason::Corrupt, "__0_0.distcp", "its item at byte");
+}
+
+#[test]
+fn ranks_that_saved_alone_have_a_metadata_file_each() {
+    let alone = Folder::new([("__0.metadata", METADATA.to_vec()), ("__0_0.distcp", DATA.to_vec())]);
+    assert_good(&judge(&alone));
+    let verdict = judge(&alone.with("__1_0.distcp", DATA));
+    assert_bad(&verdict, Reason::Incomplete, "__1.metadata", "writes it last");
 }
 
 #[test]

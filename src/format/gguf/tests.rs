@@ -121,3 +121,12 @@ proptest::proptest! {
         judge(bytes);
     }
 }
+
+#[test]
+fn what_came_before_gguf_is_named() {
+    for (magic, name) in OBSOLETE {
+        let bytes = [magic, &[1, 0, 0, 0]].concat();
+        let verdict = Folder::new([("ggml-model.bin", bytes)]).judge();
+        assert_bad(&verdict, Reason::Corrupt, "ggml-model.bin", &format!("obsolete format {name}"));
+    }
+}

@@ -72,3 +72,35 @@ fn archives_of_arrays() {
     let short = judge("a.npz", archive(&[("one.npy", &one[..one.len() - 1])]));
     assert_bad(&short, Reason::Corrupt, "a.npz", "one.npy");
 }
+
+/// NumPy evaluates headers: a reader that sees other numbers there than NumPy takes a pickle for numbers.
+#[test]
+fn only_headers_that_mean_one_thing_are_read() {
+    let judged = |header: &str| {
+        let mut text = header.to_owned();
+        text.push('\n');
+        let length = u16::try_from(text.len()).unwrap();
+        let bytes = [MAGIC, &[1, 0], &length.to_le_bytes(), text.as_bytes(), &[0; 8]].concat();
+        judge("a.npy", bytes)
+    };
+    assert_good(&judged("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }"));
+    assert_good(&judged("{'descr': [('a', '<f4'), ('b', '<i2', (2,))], 'fortran_order': True, 'shape': (1,), }"));
+    for header in [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), 'descr': '|O'}",
+        "{ # 'descr': '<f4',\n'descr': '|O', 'fortran_order': False, 'shape': (2,)}",
+        "{'d\\x65scr': '|O', 'descr': '<f4', 'fortran_order': False, 'shape': (2,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), 'des' 'cr': '|O'}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), u'descr': '|O'}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), **{'descr': '|O'}}",
+        "{'descr': '<f4', 'fortran_order': 0, 'shape': (2,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2)}",
+        "{'descr': [('a', 'f8,O')], 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': [('a', 'object')], 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': [('a', '<f4'), ('b', '<f2')], 'fortran_order': False, 'shape': (1,)}",
+        "dict(descr='|O')",
+        "",
+    ] {
+        let verdict = judged(header);
+        assert!(!verdict.is_good(), "{header}: {}", verdict.message);
+    }
+}

@@ -22,6 +22,7 @@ pub(in crate::format) const FAMILY: Family = Family {
     claims: |evidence| evidence.all::<IsPickle>().next().is_some(),
     places: |evidence| evidence.all::<IsPickle>().map(|(file, _)| evidence.tree.file(file).path.clone()).collect(),
     sniff,
+    judged: "what pickles import, also compressed",
     ..Family::of(Format::Pickle)
 };
 
@@ -29,6 +30,7 @@ pub(in crate::format) const FAMILY: Family = Family {
 pub(in crate::format) const JOBLIB: Family = Family {
     claims: |evidence| joblib(evidence).next().is_some(),
     places: |evidence| joblib(evidence).map(str::to_owned).collect(),
+    judged: "what its pickles import, also compressed, around the arrays between them",
     ..Family::of(Format::Joblib)
 };
 

@@ -83,7 +83,7 @@ pub(super) fn renamed<'a>(module: &'a str, name: &'a str) -> (&'a str, &'a str) 
 /// `TensorsOnly` is about what loading can do: it asks for torch's own list of imports, not for the 34 opcodes that its reader
 /// knows. The others arrange data only, and the metadata of distributed checkpoints needs some of them; those that call
 /// (`INST`, `OBJ`, `NEWOBJ_EX`) count as `KnownSafe`, and the registry of `copyreg` and outside buffers as worse.
-pub(super) fn tier(module: &str, name: &str, script: bool) -> PickleTier {
+pub(in crate::format) fn tier(module: &str, name: &str, script: bool) -> PickleTier {
     let has = |list: &List| list.get(module).is_some_and(|names| names.contains_key(name));
     if has(&TORCH) || has(&DISTRIBUTED) {
         PickleTier::TensorsOnly

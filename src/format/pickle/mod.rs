@@ -13,6 +13,7 @@ pub(in crate::format) mod tests;
 mod values;
 
 pub(super) use file::{FAMILY, JOBLIB};
+pub(super) use globals::tier;
 pub(super) use values::{Value, ValueId, Values};
 
 use std::collections::BTreeMap;

@@ -86,7 +86,7 @@ pub(in crate::format) fn imports(bytes: &[u8]) -> Option<PickleTier> {
         })?;
         let mut lines = text.lines();
         let (module, name) = (lines.next()?, lines.next()?);
-        Some(globals::tier(module, name, false))
+        Some(tier(module, name, false))
     });
     found.max()
 }

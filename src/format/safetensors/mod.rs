@@ -34,6 +34,7 @@ pub(super) const FAMILY: Family = Family {
     probe,
     check,
     describe,
+    judged: "all that the reference reader checks: header, types, shapes, offsets without gaps to the exact end",
     ..Family::of(Format::Safetensors)
 };
 
@@ -283,5 +284,7 @@ fn weights(evidence: &Evidence) -> Vec<usize> {
     if let Some((file, index)) = main {
         return sharded::shards_of(tree, file, index).into_iter().flatten().collect();
     }
-    tree.iter().filter(|(_, file)| names::is_safetensors(&file.path)).map(|(file, _)| file).collect()
+    // Parts that ranks wrote are no tensors yet.
+    let whole = |path: &str| names::is_safetensors(path) && names::rank_shard(names::base(path)).is_none();
+    tree.iter().filter(|(_, file)| whole(&file.path)).map(|(file, _)| file).collect()
 }

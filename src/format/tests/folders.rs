@@ -31,7 +31,9 @@ fn adapter() -> Folder {
 fn trainer() -> Folder {
     let state = r#"{"global_step": 500, "epoch": 3.0, "best_metric": NaN, "log_history": [
         {"loss": 1.0, "step": 1}, {"eval_loss": 1.5, "eval_old": 1, "step": 2}, {"eval_loss": 1.25, "eval_acc": NaN, "nested": {"eval_x": 1}}, {"train_loss": 2}]}"#;
-    model().with("trainer_state.json", state).with("optimizer.pt", torch_file()).with("training_args.bin", torch_file())
+    ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"]
+        .iter()
+        .fold(model().with("trainer_state.json", state), |folder, name| folder.with(name, torch_file()))
 }
 
 fn below(folder: &Folder, name: &str) -> Folder {
@@ -47,6 +49,15 @@ fn a_hugging_face_model() {
     assert_eq!(contents.architecture.as_deref(), Some("LlamaForCausalLM"));
     assert_eq!(contents.framework.as_deref(), Some("transformers 5.1.0"));
     assert_eq!(contents.quantization.as_deref(), Some("gptq"));
+    assert_eq!(contents.versions, [("transformers".to_owned(), "5.1.0".to_owned())].into());
+    for (settings, method) in [
+        (r#""compression_config": {"quant_method": "compressed-tensors"}"#, Some("compressed-tensors")),
+        (r#""quantization_config": {"load_in_4bit": true}"#, Some("bitsandbytes")),
+        (r#""quantization_config": {}"#, None),
+    ] {
+        let verdict = model().with("config.json", format!(r#"{{"model_type": "x", {settings}}}"#)).judge();
+        assert_eq!(verdict.contents.quantization.as_deref(), method);
+    }
     assert_eq!(contents.pickle, Some(PickleTier::None));
     assert!(verdict.findings.is_empty());
 }
@@ -133,7 +144,22 @@ fn unfinished_trainer_folders() {
         "checkpoint-400/trainer_state.json",
         "step 500",
     );
-    let ranks = trainer().with("rank0-of-3-optimizer.pt", "").with("rank2-of-3-optimizer.pt", "");
+    for lost in ["optimizer.pt", "scheduler.pt"] {
+        assert_bad(&trainer().without(lost).judge(), Reason::Incomplete, lost, "would resume without this one");
+    }
+    let verdict = trainer().without("rng_state.pth").judge();
+    assert_good(&verdict);
+    assert!(verdict.findings[0].message.contains("other random numbers"), "{:?}", verdict.findings);
+    let model_alone = ["optimizer.pt", "scheduler.pt", "rng_state.pth"];
+    let verdict = model_alone.iter().fold(trainer(), |folder, name| folder.without(name)).judge();
+    assert!(verdict.is_good() && verdict.findings.is_empty(), "{}", verdict.message);
+    let ranks = trainer().without("rng_state.pth").with("rng_state_0.pth", torch_file());
+    assert_good(&ranks.judge());
+    let verdict = ranks.with("rng_state_2.pth", torch_file()).judge();
+    assert_bad(&verdict, Reason::Incomplete, "rng_state_1.pth", "process 2 is there");
+    let fsdp = trainer().without("model.safetensors").without("optimizer.pt").with("optimizer_0/__0_0.distcp", vec![1]);
+    assert!(fsdp.judge().findings.iter().any(|finding| finding.message.contains("weights")));
+    let ranks = trainer().with("rank0-of-3-optimizer.pt", torch_file()).with("rank2-of-3-optimizer.pt", torch_file());
     assert_bad(&ranks.judge(), Reason::Incomplete, "rank1-of-3-optimizer.pt", "2 of 3 ranks");
 }
 
@@ -156,8 +182,7 @@ fn other_folders_are_generic() {
     assert!(verdict.message.contains("only names and sizes were judged"), "{}", verdict.message);
     assert_eq!(verdict.contents.tensors, None);
     let verdict = Folder::new([("pytorch_model.bin", vec![])]).judge();
-    assert_good(&verdict);
-    assert!(verdict.findings[0].message.contains("is empty"));
+    assert_bad(&verdict, Reason::Corrupt, "pytorch_model.bin", "is empty");
 }
 
 #[test]

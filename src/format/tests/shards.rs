@@ -61,6 +61,13 @@ fn warnings_do_not_fail() {
 }
 
 #[test]
+fn shards_without_an_index_beside_a_whole_file_are_ignored() {
+    let verdict = good().without(INDEX).without(&name(2)).with("model.safetensors", tensors(&[("all", 1)])).judge();
+    assert_good(&verdict);
+    assert!(verdict.findings[0].message.contains("loaders take model.safetensors"), "{:?}", verdict.findings);
+}
+
+#[test]
 fn a_shard_of_another_save_is_left_over() {
     let stray = "model-00001-of-00002.safetensors";
     assert_bad(
@@ -94,7 +101,8 @@ fn numbers_are_checked_without_an_index() {
     let missing = &name(2);
     for depth in [Depth::Listing, Depth::Headers] {
         let folder = good().without(INDEX);
-        assert_good(&folder.judge_with(&allowing(depth), &[]));
+        let verdict = folder.judge_with(&allowing(depth), &[]);
+        assert_bad(&verdict, Reason::Incomplete, INDEX, "loaders find the 3 shards");
         let verdict = folder.without(missing).judge_with(&allowing(depth), &[]);
         assert_bad(&verdict, Reason::Incomplete, missing, "2 of 3 shards are there");
     }

@@ -2,6 +2,8 @@
 //! them (torch 2.15, `torch/serialization.py` and `caffe2/serialize`). Pure, no I/O.
 
 pub(super) mod legacy;
+pub(super) mod old;
+pub(super) mod parallel;
 pub(super) mod tensors;
 
 use super::{
@@ -10,6 +12,7 @@ use super::{
     evidence::{Evidence, fact},
     names,
     table::Family,
+    tar,
 };
 use crate::contract::{Contents, Format};
 
@@ -17,11 +20,18 @@ use tensors::Saved;
 
 /// Files of `torch.save`.
 pub(super) const FAMILY: Family = Family {
-    claims: |evidence| files(evidence, is_plain).next().is_some(),
-    places: |evidence| files(evidence, is_plain).map(|(path, _)| path).collect(),
+    claims: |evidence| !places(evidence).is_empty(),
+    places,
+    probe: old::probe,
     sniff: |path, size, start| legacy::sniff(path, size, start).or_else(|| archive::sniff(path, size, start)),
     follow: archive::follow,
-    describe,
+    check: old::check,
+    describe: |evidence, contents| {
+        describe(evidence, contents);
+        tar::describe(evidence, Format::Torch, contents);
+    },
+    judged: "the zip's directory against `data.pkl`: every storage in its size, every tensor within its storage; \
+        files of torch before 1.6 too. `Content` recomputes checksums",
     ..Family::of(Format::Torch)
 };
 
@@ -30,6 +40,7 @@ pub(super) const LIGHTNING: Family = Family {
     claims: |evidence| files(evidence, is_lightning).next().is_some(),
     places: |evidence| files(evidence, is_lightning).map(|(path, _)| path).collect(),
     describe,
+    judged: "as `Torch`; epoch, step and version of Lightning",
     ..Family::of(Format::Lightning)
 };
 
@@ -37,6 +48,7 @@ pub(super) const LIGHTNING: Family = Family {
 pub(super) const SCRIPT: Family = Family {
     claims: |evidence| archive::of_kind(evidence, Kind::TorchScript).next().is_some(),
     places: |evidence| archive::paths(evidence, Kind::TorchScript),
+    judged: "the archive as `Torch`; TorchScript is code that runs when asked for",
     ..Family::of(Format::TorchScript)
 };
 
@@ -44,8 +56,13 @@ pub(super) const SCRIPT: Family = Family {
 pub(super) const EXPORT: Family = Family {
     claims: |evidence| archive::of_kind(evidence, Kind::TorchExport).next().is_some(),
     places: |evidence| archive::paths(evidence, Kind::TorchExport),
+    judged: "the archive as `Torch`, with the program's files",
     ..Family::of(Format::TorchExport)
 };
+
+fn places(evidence: &Evidence) -> Vec<String> {
+    files(evidence, is_plain).map(|(path, _)| path).chain(tar::places(evidence, Format::Torch)).collect()
+}
 
 fn is_plain(saved: &Saved) -> bool {
     saved.lightning.is_none() && !saved.script
@@ -65,7 +82,8 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
     let mut counts = Counts::default();
     let mut saved: Vec<&Saved> = Vec::new();
     for (file, found) in evidence.all::<Saved>() {
-        if names::is_weights(&evidence.tree.file(file).path) {
+        let path = &evidence.tree.file(file).path;
+        if names::is_weights(path) || old::is_tensors(path) {
             counts.merge(&found.counts);
             saved.push(found);
         }

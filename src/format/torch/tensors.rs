@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{
-    counts::Counts,
-    pickle::{Stream, Value, ValueId, Values},
+use super::{
+    super::{
+        counts::Counts,
+        pickle::{Stream, Value, ValueId, Values},
+    },
+    parallel::{self, Parallel},
 };
 use crate::contract::report;
 
@@ -23,6 +26,8 @@ pub(in crate::format) struct Saved {
     pub script: bool,
     /// Keys of its dict, the first ones.
     pub keys: Vec<String>,
+    /// Over how many processes the training was spread.
+    pub parallel: Parallel,
 }
 
 /// A storage that the pickle names.
@@ -109,6 +114,12 @@ const KEYS: usize = 32;
 /// The data type that a `torch.dtype` object is.
 pub(in crate::format) fn dtype(name: &str) -> Option<(&'static str, u64)> {
     DTYPES.iter().find(|(known, ..)| *known == name).map(|&(_, dtype, size)| (dtype, size))
+}
+
+/// The data type and bytes of an element that a class of storages has; none of storages of bytes.
+pub(in crate::format) fn storage_class(name: &str) -> Option<(&'static str, u64)> {
+    let (_, dtype, size) = STORAGES.iter().find(|(known, ..)| *known == name)?;
+    (!dtype.is_empty()).then_some((dtype, *size))
 }
 
 /// Reads what the stream says.
@@ -206,7 +217,7 @@ fn tensor(values: &Values, id: ValueId, described: &mut Described, seen: &mut BT
 }
 
 /// The element behind the last one that a tensor uses.
-fn extent(offset: u64, shape: &[u64], strides: &[u64]) -> Option<u64> {
+pub(super) fn extent(offset: u64, shape: &[u64], strides: &[u64]) -> Option<u64> {
     if shape.contains(&0) {
         return Some(0);
     }
@@ -224,5 +235,6 @@ fn facts(values: &Values, root: ValueId, saved: &mut Saved) {
     saved.epoch = int("epoch");
     saved.lightning = entry("pytorch-lightning_version").and_then(|id| values.text(id)).map(shown);
     let keys = values.entries(root).unwrap_or_default().iter().filter_map(|(key, _)| values.text(*key));
+    saved.parallel = parallel::read(values, root);
     saved.keys = keys.take(KEYS).map(shown).collect();
 }

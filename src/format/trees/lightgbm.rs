@@ -25,6 +25,7 @@ pub(in crate::format) const FAMILY: Family = Family {
         is.then(|| WindowProbe::boxed(ModelFile, size, start))
     },
     describe,
+    judged: "read to its exact end",
     ..Family::of(Format::LightGbm)
 };
 

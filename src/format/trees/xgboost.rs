@@ -26,6 +26,7 @@ pub(in crate::format) const FAMILY: Family = Family {
     places: |evidence| evidence.all::<Model>().map(|(file, _)| evidence.tree.file(file).path.clone()).collect(),
     sniff,
     describe,
+    judged: "read to its exact end, JSON and UBJSON; as many leaves and splits as the trees need",
     ..Family::of(Format::XgBoost)
 };
 
@@ -34,6 +35,9 @@ pub(in crate::format) const FAMILY: Family = Family {
 struct Model {
     version: Vec<String>,
     objective: Option<String>,
+    /// How many trees it announces, and how many there are.
+    announced: Option<u64>,
+    trees: u64,
 }
 
 fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
@@ -73,6 +77,9 @@ impl Model {
         match keys {
             ["version", ..] if self.version.len() < 3 => self.version.push(value.to_owned()),
             ["learner", "objective", "name"] => self.objective = Some(fact(value)),
+            // Within `learner.gradient_booster`, with one level more for the trees of dart.
+            [.., "model", "gbtree_model_param", "num_trees"] => self.announced = value.parse().ok(),
+            [.., "model", "trees", "", "id"] => self.trees += 1,
             _ => {}
         }
     }
@@ -80,6 +87,10 @@ impl Model {
 
 fn leave(outcome: Result<Model, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
     match outcome {
+        Ok(Model { announced: Some(announced), trees, .. }) if announced != trees => {
+            let text = format!("it announces {announced} trees, {trees} are there");
+            note_problem(&Problem::Broken(text), file, evidence, notes);
+        }
         Ok(model) => evidence.put(file, model),
         Err(problem) => note_problem(&problem, file, evidence, notes),
     }
@@ -104,7 +115,7 @@ impl Sink for JsonModel {
                     key.chars().take(64).collect::<String>().clone_into(last);
                 }
             }
-            Event::Number(text) | Event::String(text) if self.keys.len() <= 3 => {
+            Event::Number(text) | Event::String(text) if self.keys.len() <= 8 => {
                 let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
                 self.model.take(&keys, text);
             }
@@ -165,6 +176,14 @@ mod tests {
             }
             assert_bad(&judge(path, &[&bytes[..], b"x"].concat()), Reason::Corrupt, path, "is damaged");
         }
+        let boosted = |announced: u32| {
+            let model = format!(
+                r#"{{"gbtree_model_param":{{"num_trees":"{announced}"}},"trees":[{{"id":0,"tree_param":{{"id":3}}}},{{"id":1}}]}}"#
+            );
+            format!(r#"{{"learner":{{"gradient_booster":{{"gbtree":{{"model":{model}}}}}}},"version":[3,2,0]}}"#)
+        };
+        assert_good(&judge("model.json", boosted(2).as_bytes()));
+        assert_bad(&judge("model.json", boosted(3).as_bytes()), Reason::Corrupt, "model.json", "3 trees, 2 are there");
         assert_bad(&judge("model", b"binf\0\0"), Reason::Corrupt, "model", "old binary format");
     }
 

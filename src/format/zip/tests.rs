@@ -57,6 +57,15 @@ fn entries_are_found() {
 }
 
 #[test]
+fn entries_in_one_place_are_not_read() {
+    // The directory's second entry says that it lies where the first one does.
+    let mut bytes = archive(&[("a", b"content"), ("b", b"content")]);
+    let second = bytes.windows(4).rposition(|four| four == b"PK\x01\x02").unwrap();
+    bytes[second + 42..second + 46].fill(0);
+    assert_eq!(read(&bytes), Err(Stop::bad("two of its entries lie in one place")));
+}
+
+#[test]
 fn every_truncation_is_noticed() {
     let bytes = good();
     for length in 0..bytes.len() {

@@ -173,9 +173,13 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// A tuple that says so, or a number, as in the files of the first torch; torch's own restricted reader takes no others.
     fn is_storage(&self, key: ValueId) -> bool {
-        let Value::Tuple(parts) = self.values.get(key) else { return false };
-        parts.first().is_some_and(|kind| self.values.text(*kind) == Some("storage"))
+        match self.values.get(key) {
+            Value::Int(_) => true,
+            Value::Tuple(parts) => parts.first().is_some_and(|kind| self.values.text(*kind) == Some("storage")),
+            _ => false,
+        }
     }
 
     pub(super) fn extension(&mut self, opcode: u8) -> Step<()> {

@@ -1,0 +1,32 @@
+//! `cargo e2e bench`: the product beside other programs. It measures and prints, and nothing fails for being slow (process I/O).
+//!
+//! Another benchmark is a module here and a member of [`Benchmark`]; [`measure`], [`machine`] and [`table`] are shared.
+
+pub mod inspect;
+mod machine;
+mod measure;
+mod server;
+mod sources;
+mod table;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What is measured.
+#[derive(Subcommand)]
+pub enum Benchmark {
+    /// `checkpoint-operator inspect` beside safetensors and picklescan: time, processor, memory, requests, bytes
+    #[command(
+        after_help = "Makes its sources below target/bench (sparse files of 10 TB in all, which take some MB), runs all\n\
+        programs in turn, prints one table and removes the sources.\n\
+        Example: cargo e2e bench inspect --runs 9 --write    also writes docs/benchmarks.md"
+    )]
+    Inspect(inspect::Arguments),
+}
+
+/// Runs a benchmark.
+pub fn run(benchmark: &Benchmark) -> Result<()> {
+    match benchmark {
+        Benchmark::Inspect(arguments) => inspect::run(arguments),
+    }
+}

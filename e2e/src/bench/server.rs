@@ -1,0 +1,218 @@
+//! An S3 server that lists and serves a folder on loopback, and counts what it was asked for (network and file I/O).
+//!
+//! It knows `ListObjectsV2` in pages of 1,000 keys and `GetObject` with a range, which is all that an inspection needs, and
+//! it is as fast as it can be: what a client takes on top is the client's own. It can wait before each answer, as a server
+//! that is some way off does.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// The bucket's name in URLs.
+pub const BUCKET: &str = "bench";
+const PAGE: usize = 1000;
+
+/// A running server; its thread ends with the process.
+pub struct Server {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    root: PathBuf,
+    /// Keys in their order, one after the other: a long listing must not make this process large.
+    keys: String,
+    /// Where each key ends, and the size of its file.
+    objects: Vec<(usize, u64)>,
+    wait: Duration,
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Server {
+    /// Serves the files below `root`, and waits so long before each answer.
+    pub fn start(root: &Path, wait: Duration) -> Result<Self> {
+        let mut keys = String::new();
+        let mut objects = Vec::new();
+        list(root, "", &mut keys, &mut objects)?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let (requests, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { root: root.to_owned(), keys, objects, wait, requests, bytes });
+        let served = Arc::clone(&shared);
+        thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let shared = Arc::clone(&served);
+                // A client that goes away ends its connection and nothing else.
+                thread::spawn(move || shared.serve(&connection).ok());
+            }
+        });
+        Ok(Self { address, shared })
+    }
+
+    /// Its address, for `--endpoint`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Requests and bytes of bodies since it was last asked.
+    pub fn take_counts(&self) -> (u64, u64) {
+        (self.shared.requests.swap(0, Ordering::Relaxed), self.shared.bytes.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// Adds the files below a folder in the byte order of their keys.
+fn list(root: &Path, prefix: &str, keys: &mut String, objects: &mut Vec<(usize, u64)>) -> Result<()> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root.join(prefix))? {
+        let entry = entry?;
+        let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
+        names.push(format!("{prefix}{}{slash}", entry.file_name().to_string_lossy()));
+    }
+    names.sort_unstable();
+    for name in names {
+        if name.ends_with('/') {
+            list(root, &name, keys, objects)?;
+        } else {
+            keys.push_str(&name);
+            objects.push((keys.len(), fs::metadata(root.join(&name))?.len()));
+        }
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn serve(&self, connection: &TcpStream) -> Result<()> {
+        connection.set_nodelay(true)?;
+        let mut reader = BufReader::new(connection);
+        loop {
+            let Some((target, range)) = request(&mut reader)? else { return Ok(()) };
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(self.wait);
+            let (mut head, body) = self.answer(&target, range.as_deref())?;
+            self.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
+            write!(head, "content-length: {}\r\n\r\n", body.len())?;
+            let mut answer = head.into_bytes();
+            answer.extend_from_slice(&body);
+            let mut connection = connection;
+            connection.write_all(&answer)?;
+        }
+    }
+
+    fn answer(&self, target: &str, range: Option<&str>) -> Result<(String, Vec<u8>)> {
+        if let Some((_, query)) = target.split_once('?') {
+            let token = query.split('&').find_map(|pair| pair.strip_prefix("continuation-token="));
+            let page = self.page(token.and_then(|token| token.parse().ok()).unwrap_or(0))?;
+            return Ok(("HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\n".to_owned(), page.into_bytes()));
+        }
+        let key = target.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
+        let Ok(file) = File::open(self.root.join(key)) else {
+            return Ok(("HTTP/1.1 404 Not Found\r\n".to_owned(), Vec::new()));
+        };
+        let size = file.metadata()?.len();
+        let range = range.and_then(|range| range.trim().strip_prefix("bytes=")?.split_once('-'));
+        let (first, last): (u64, u64) = match range {
+            Some((first, last)) => (first.parse()?, last.parse()?),
+            None => (0, size.saturating_sub(1)),
+        };
+        let mut body = vec![0; usize::try_from((last + 1).min(size).saturating_sub(first))?];
+        file.read_exact_at(&mut body, first)?;
+        let head = format!(
+            "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {first}-{last}/{size}\r\netag: {}\r\n\
+             last-modified: Wed, 01 Jan 2025 00:00:00 GMT\r\ncontent-type: application/octet-stream\r\n",
+            tag(size)
+        );
+        Ok((head, body))
+    }
+
+    /// The page of a listing that begins with this object.
+    fn page(&self, first: usize) -> Result<String> {
+        let end = (first + PAGE).min(self.objects.len());
+        let more = end < self.objects.len();
+        let mut xml = format!("<ListBucketResult><Name>{BUCKET}</Name><IsTruncated>{more}</IsTruncated>");
+        if more {
+            write!(xml, "<NextContinuationToken>{end}</NextContinuationToken>")?;
+        }
+        for number in first..end {
+            let (key_end, size) = self.objects[number];
+            let key_begin = if number == 0 { 0 } else { self.objects[number - 1].0 };
+            let key = &self.keys[key_begin..key_end];
+            let tag = tag(size).replace('"', "&quot;");
+            write!(
+                xml,
+                "<Contents><Key>{key}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified><ETag>{tag}</ETag>\
+                 <Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            )?;
+        }
+        xml.push_str("</ListBucketResult>");
+        Ok(xml)
+    }
+}
+
+fn tag(size: u64) -> String {
+    format!("\"{size:032x}\"")
+}
+
+/// The target of the next request, and its range; none at the end of the connection.
+fn request(reader: &mut impl BufRead) -> Result<Option<(String, Option<String>)>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let target = line.split(' ').nth(1).context("no request line")?.to_owned();
+    let mut range = None;
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        match line.trim_end().split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("range") => range = Some(value.trim().to_owned()),
+            Some(_) => {}
+            None => return Ok(Some((target, range))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn it_lists_and_serves_ranges_and_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("a")).unwrap();
+        for number in 0..1001 {
+            fs::write(folder.path().join(format!("a/{number:04}")), "0123456789").unwrap();
+        }
+        let server = Server::start(folder.path(), Duration::ZERO).unwrap();
+        let ask = |target: &str, range: &str| {
+            let mut connection = TcpStream::connect(server.address).unwrap();
+            write!(connection, "GET {target} HTTP/1.1\r\nRange: bytes={range}\r\n\r\n").unwrap();
+            connection.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        let answer = ask("/bench/a/0007", "2-4");
+        assert!(answer.contains("content-range: bytes 2-4/10\r\n") && answer.ends_with("\r\n\r\n234"), "{answer}");
+        assert_eq!(server.take_counts(), (1, 3));
+        let page = ask("/bench?list-type=2", "");
+        assert!(page.contains("<Key>a/0999</Key>") && page.contains("<NextContinuationToken>1000<"), "{page}");
+        let page = ask("/bench?continuation-token=1000&list-type=2", "");
+        assert!(page.contains("<Key>a/1000</Key>") && page.contains("<IsTruncated>false<"), "{page}");
+        assert!(ask("/bench/nothing", "0-1").starts_with("HTTP/1.1 404"));
+        assert_eq!(server.take_counts().0, 3);
+    }
+}
