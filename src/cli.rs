@@ -68,6 +68,11 @@ Examples:
   checkpoint-operator inspect ./my-model
   checkpoint-operator inspect s3://bucket/runs/llama/checkpoint_000012 --region eu-west-1 --depth Content -o json
   checkpoint-operator inspect s3://bucket/model --endpoint http://localhost:9000 --insecure
+  checkpoint-operator inspect gs://bucket/model                       # GOOGLE_APPLICATION_CREDENTIALS, or --anonymous
+  checkpoint-operator inspect abfs://container@account.dfs.core.windows.net/model   # AZURE_STORAGE_KEY and its fellows
+  checkpoint-operator inspect https://models.example.com/llama --manifest SHA256SUMS
+  checkpoint-operator inspect hf://meta-llama/Llama-3.1-8B@main       # HF_TOKEN
+  checkpoint-operator inspect hf://openai-community/gpt2 --endpoint https://hub.example.com --ca-file ca.pem --secrets ./keys
 
 Exit codes: 0 the verdict is good; 1 it is not; 2 the checkpoint was not reached, or the question makes no sense; 130 interrupted.")]
     Inspect(Box<inspect::InspectArguments>),

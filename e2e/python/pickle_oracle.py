@@ -5,8 +5,8 @@
     SCANNERS/bin/python e2e/python/pickle_oracle.py target/debug/checkpoint-operator TABLE e2e/fixtures
 
 For each file: what a list of opcodes shows, what each scanner says, and the tier that `checkpoint-operator inspect` gives its
-folder. The program fails when a scanner calls a file dangerous whose tier is below Code, or when a name on a scanner's deny-list
-is not on ours. fickling counts as saying so from "likely overtly malicious" on: below that it flags every import outside of the
+folder. The program fails when a scanner calls a file dangerous that we would accept by default. It also prints what is on a
+scanner's deny-list and not Dangerous here (whole modules of which ours lists the dangerous names; the rest is Code). fickling counts as saying so from "likely overtly malicious" on: below that it flags every import outside of the
 standard library, torch's own among them.
 """
 

@@ -1,4 +1,4 @@
-//! The Debian packages of the test cluster, installed when they are missing (runs dpkg and apt-get).
+//! The Debian packages of the test cluster and of the storage tests, installed when they are missing (runs dpkg and apt-get).
 
 use std::env;
 use std::fs;
@@ -24,6 +24,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("util-linux", "nsenter"),
     ("mount", "mount"),
     ("procps", "sysctl"),
+    ("nginx-light", "/usr/sbin/nginx"),
+    ("nodejs", "node"),
+    ("npm", "npm"),
 ];
 
 /// Installs what is missing. Nothing is downloaded and no package list is refreshed when all is there.
@@ -41,7 +44,7 @@ pub fn install() -> Result<()> {
     let installed = run(&mut apt_get(&["update", "-qq"]))
         .and_then(|()| run(apt_get(&["install", "-y", "-qq", "--no-install-recommends"]).args(&missing)));
     drop(quiet);
-    installed.with_context(|| format!("the test cluster needs these Debian packages: {}", missing.join(" ")))
+    installed.with_context(|| format!("the tests need these Debian packages: {}", missing.join(" ")))
 }
 
 fn apt_get(arguments: &[&str]) -> Command {

@@ -18,9 +18,16 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 /// # Errors
 /// When there is none.
 pub fn read(folder: &str) -> Result<Files> {
-    let root = paths::workspace().join("e2e/fixtures").join(folder);
+    read_folder(&paths::workspace().join("e2e/fixtures").join(folder))
+}
+
+/// All files below a folder.
+///
+/// # Errors
+/// When there is none.
+pub fn read_folder(root: &Path) -> Result<Files> {
     let mut files = Files::new();
-    gather(&root, &root, &mut files)?;
+    gather(root, root, &mut files)?;
     if files.is_empty() {
         bail!("{} is empty", root.display());
     }

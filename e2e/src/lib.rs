@@ -23,6 +23,7 @@ pub mod python;
 pub mod s3;
 pub mod schemas;
 pub mod seaweedfs;
+pub mod servers;
 pub mod stages;
 pub mod tiny_volume;
 pub mod wait;

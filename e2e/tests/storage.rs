@@ -1,5 +1,7 @@
 //! Workers against a real S3 server: SeaweedFS on loopback, filled by boto3. Needs no cluster.
 
+#[path = "storage/place.rs"]
+mod place;
 #[path = "storage/seaweed.rs"]
 mod seaweed;
 
@@ -13,94 +15,24 @@ use std::{
 
 use anyhow::{Context, Result};
 use checkpoint_operator::{
-    contract::{
-        Depth, LoadTask, Outcome, Reason, Report, S3Access, S3Task, Source, Task, TaskKind, VERSION, Validation,
-        filter::Filter,
-    },
-    storage::{Mounts, Retry, S3, Storage, StorageError, Timeouts},
-    worker::{ProgressSink, exit_code, perform},
+    contract::{Access, Depth, Outcome, Reason, S3Task, Source, TaskKind},
+    storage::{Retry, S3, Storage, StorageError, Timeouts},
+    worker::exit_code,
 };
 use checkpoint_operator_e2e::{python, s3::Body};
 use futures::TryStreamExt;
+use place::{Place, task};
 use seaweed::{ADMINISTRATOR, STRANGER, server, source, write_secret};
-use tokio_util::sync::CancellationToken;
 
-/// A Secret and a volume.
-struct Place {
-    secret: tempfile::TempDir,
-    volume: tempfile::TempDir,
+/// A place with a Secret that may do everything.
+fn place() -> Result<Place> {
+    let place = Place::new()?;
+    write_secret(place.secret.path(), ADMINISTRATOR)?;
+    Ok(place)
 }
 
-impl Place {
-    fn new() -> Result<Self> {
-        // The process has one TLS provider; whoever comes second finds it installed.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let place = Self { secret: tempfile::tempdir()?, volume: tempfile::tempdir()? };
-        write_secret(place.secret.path(), ADMINISTRATOR)?;
-        Ok(place)
-    }
-
-    fn mounts(&self) -> Mounts {
-        Mounts {
-            credentials: self.secret.path().to_owned(),
-            volume: Some(self.volume.path().to_owned()),
-            ..Mounts::default()
-        }
-    }
-
-    async fn perform(&self, task: &Task) -> Report {
-        perform(task, &self.mounts(), &ProgressSink::default(), CancellationToken::new()).await
-    }
-
-    async fn inspect(&self, source: &S3Task) -> Report {
-        self.perform(&task(TaskKind::Inspect, source, None)).await
-    }
-
-    /// Inspects, loads and verifies; the load's report.
-    async fn load(&self, source: &S3Task) -> Result<Report> {
-        let inspected = self.inspect(source).await;
-        assert_eq!(inspected.outcome, Outcome::Good, "{inspected:?}");
-        let fingerprint = inspected.source.context("no source in the report")?.fingerprint;
-        let loaded = self.perform(&task(TaskKind::Load, source, Some(&fingerprint))).await;
-        assert_eq!(loaded.outcome, Outcome::Good, "{loaded:?}");
-        let verified = self.perform(&task(TaskKind::Verify, source, Some(&fingerprint))).await;
-        assert_eq!(verified.outcome, Outcome::Good, "{verified:?}");
-        Ok(loaded)
-    }
-
-    /// The files of the volume.
-    fn files(&self) -> Result<BTreeMap<String, Vec<u8>>> {
-        let mut files = BTreeMap::new();
-        let mut ahead = vec![self.volume.path().to_owned()];
-        while let Some(folder) = ahead.pop() {
-            for item in fs::read_dir(folder)? {
-                let path = item?.path();
-                let name = path.strip_prefix(self.volume.path())?.to_str().context("not UTF-8")?.to_owned();
-                if name == ".checkpoint" {
-                    continue;
-                }
-                if path.is_dir() {
-                    ahead.push(path);
-                } else {
-                    files.insert(name, fs::read(path)?);
-                }
-            }
-        }
-        Ok(files)
-    }
-}
-
-fn task(kind: TaskKind, source: &S3Task, fingerprint: Option<&str>) -> Task {
-    let load =
-        |fingerprint: &str| LoadTask { fingerprint: fingerprint.into(), filter: Filter::default(), digest: None };
-    Task {
-        version: VERSION,
-        kind,
-        source: Source::S3(source.clone()),
-        validation: Validation::default(),
-        volumes: vec![],
-        load: fingerprint.map(load),
-    }
+fn s3(task: &S3Task) -> Source {
+    Source::S3(task.clone())
 }
 
 fn bucket(name: &str, objects: &[(&str, &[u8])]) -> Result<()> {
@@ -137,8 +69,8 @@ async fn keys_come_as_they_are_and_siblings_stay_away() -> Result<()> {
         ("run/step-1.txt", b"sibling"),
     ]);
     bucket("odd-keys", &objects)?;
-    let place = Place::new()?;
-    let report = place.load(&server().source("odd-keys", "run/step-1")).await?;
+    let place = place()?;
+    let report = place.load(&s3(&server().source("odd-keys", "run/step-1"))).await?;
     let expected: BTreeMap<String, Vec<u8>> =
         files.iter().map(|(path, bytes)| ((*path).to_owned(), bytes.to_vec())).collect();
     assert_eq!(place.files()?, expected);
@@ -149,7 +81,7 @@ async fn keys_come_as_they_are_and_siblings_stay_away() -> Result<()> {
 #[tokio::test]
 async fn what_is_not_there_is_named() -> Result<()> {
     bucket("almost", &[("single", b"x"), ("markers/", b""), ("markers/sub/", b""), ("ab/c", b"x")])?;
-    let place = Place::new()?;
+    let place = place()?;
     for (bucket, path, reason, part) in [
         ("no-such-bucket", "x", Reason::NotFound, "no bucket no-such-bucket"),
         ("almost", "nothing/here", Reason::NotFound, "begins with nothing/here/"),
@@ -157,7 +89,7 @@ async fn what_is_not_there_is_named() -> Result<()> {
         ("almost", "single", Reason::InvalidPath, "single object"),
         ("almost", "markers", Reason::Empty, "no file"),
     ] {
-        let report = place.inspect(&server().source(bucket, path)).await;
+        let report = place.inspect(&s3(&server().source(bucket, path))).await;
         assert_eq!(report.reason, Some(reason), "{report:?}");
         assert!(report.message.contains(part), "{}", report.message);
     }
@@ -167,7 +99,7 @@ async fn what_is_not_there_is_named() -> Result<()> {
 #[tokio::test]
 async fn refusals_say_what_to_do() -> Result<()> {
     bucket("private", &[("run/file", b"x")])?;
-    let place = Place::new()?;
+    let place = place()?;
     let source = server().source("private", "run");
     for (keys, part) in [
         (("unknown-key", "x"), "AWS_ACCESS_KEY_ID is not known"),
@@ -175,27 +107,27 @@ async fn refusals_say_what_to_do() -> Result<()> {
         (STRANGER, "s3:ListBucket"),
     ] {
         write_secret(place.secret.path(), keys)?;
-        let report = place.inspect(&source).await;
+        let report = place.inspect(&s3(&source)).await;
         assert_eq!((report.reason, exit_code(&report)), (Some(Reason::AccessDenied), 12), "{report:?}");
         assert!(report.message.contains(part) && report.message.contains("Secret s3-creds"), "{}", report.message);
         assert!(!format!("{report:?}").contains("canary"));
     }
-    let anonymous = S3Task { access: S3Access::Anonymous, ..source.clone() };
-    let report = place.inspect(&anonymous).await;
+    let anonymous = S3Task { access: Access::Anonymous, ..source.clone() };
+    let report = place.inspect(&s3(&anonymous)).await;
     assert_eq!(report.reason, Some(Reason::AccessDenied), "{report:?}");
     assert!(report.message.contains("without credentials"), "{}", report.message);
     fs::remove_file(place.secret.path().join("AWS_SECRET_ACCESS_KEY"))?;
-    let report = place.inspect(&source).await;
+    let report = place.inspect(&s3(&source)).await;
     assert_eq!(report.message, "Secret s3-creds has no key AWS_SECRET_ACCESS_KEY");
     write_secret(place.secret.path(), ADMINISTRATOR)?;
-    assert_eq!(place.inspect(&source).await.outcome, Outcome::Good);
+    assert_eq!(place.inspect(&s3(&source)).await.outcome, Outcome::Good);
     Ok(())
 }
 
 #[tokio::test]
 async fn reads_are_pinned_to_what_was_listed() -> Result<()> {
     bucket("pinned", &[("run/file", b"first"), ("run/other", b"x")])?;
-    let place = Place::new()?;
+    let place = place()?;
     let storage =
         S3::open_with(&server().source("pinned", "run"), &place.mounts(), Retry::default(), Timeouts::default())?;
     let listing = storage.list().await?;
@@ -204,8 +136,9 @@ async fn reads_are_pinned_to_what_was_listed() -> Result<()> {
     server().client.put("pinned", &[("run/file", Body::Bytes(b"other"))])?;
     let replaced = storage.read(&listing.entries[0], 1..4).try_collect::<Vec<_>>().await;
     assert!(matches!(&replaced, Err(StorageError::Changed(text)) if text.starts_with("file ")), "{replaced:?}");
-    let report =
-        place.perform(&task(TaskKind::Load, &server().source("pinned", "run"), Some(&listing.fingerprint()))).await;
+    let report = place
+        .perform(&task(TaskKind::Load, &s3(&server().source("pinned", "run")), Some(&listing.fingerprint())))
+        .await;
     assert_eq!((report.reason, exit_code(&report)), (Some(Reason::SourceChanged), 15));
     Ok(())
 }
@@ -217,24 +150,24 @@ async fn a_model_is_judged_loaded_and_hashed() -> Result<()> {
     assert!(made.success());
     server().client.create_bucket("models")?;
     let keys = server().client.put_folder("models", "llama", model.path())?;
-    let place = Place::new()?;
+    let place = place()?;
     let source = server().source("models", "llama");
-    let report = place.load(&source).await?;
+    let report = place.load(&s3(&source)).await?;
     for key in &keys {
         let path = key.strip_prefix("llama/").context("a key without its prefix")?;
         assert!(fs::read(model.path().join(path))? == fs::read(place.volume.path().join(path))?, "{path}");
     }
-    let mut content = task(TaskKind::Inspect, &source, None);
+    let mut content = task(TaskKind::Inspect, &s3(&source), None);
     content.validation.depth = Depth::Content;
     assert_eq!(place.perform(&content).await.digest, report.digest);
 
     let shard = keys.iter().find(|key| key.ends_with(".safetensors")).context("no shard")?;
     let bytes = server().client.get("models", shard)?;
     server().client.put("models", &[(shard, Body::Bytes(&bytes[..bytes.len() - 1]))])?;
-    let report = place.inspect(&source).await;
+    let report = place.inspect(&s3(&source)).await;
     assert_eq!((report.outcome, report.reason), (Outcome::Bad, Some(Reason::Corrupt)), "{report:?}");
     server().client.delete("models", &[shard])?;
-    let report = place.inspect(&source).await;
+    let report = place.inspect(&s3(&source)).await;
     assert_eq!((report.outcome, report.reason), (Outcome::Bad, Some(Reason::Incomplete)), "{report:?}");
     Ok(())
 }
@@ -245,16 +178,16 @@ async fn five_thousand_small_files_are_loaded_and_kept() -> Result<()> {
     let keys: Vec<String> = (0..COUNT).map(|index| format!("run/{}/{index}.bin", index % 50)).collect();
     let objects: Vec<(&str, &[u8])> = keys.iter().map(|key| (key.as_str(), key.as_bytes())).collect();
     bucket("many", &objects)?;
-    let place = Place::new()?;
+    let place = place()?;
     let begun = Instant::now();
     let source = server().source("many", "run");
-    let report = place.load(&source).await?;
+    let report = place.load(&s3(&source)).await?;
     println!("{COUNT} files were inspected, loaded and verified in {:?}", begun.elapsed());
     let files = place.files()?;
     assert_eq!(files.len(), COUNT);
     assert!(files.iter().all(|(path, bytes)| *bytes == format!("run/{path}").into_bytes()));
     let bytes = report.transfer.context("no transfer")?.bytes;
-    let again = place.load(&source).await?.transfer.context("no transfer")?;
+    let again = place.load(&s3(&source)).await?.transfer.context("no transfer")?;
     assert_eq!((again.bytes_fetched, again.bytes_kept), (0, bytes));
     Ok(())
 }
@@ -283,11 +216,11 @@ async fn a_large_file_needs_little_memory() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by a_large_file_needs_little_memory"]
 async fn child_that_loads() -> Result<()> {
-    let place = Place::new()?;
+    let place = place()?;
     let source = source(&std::env::var("CHECKPOINT_TEST_ENDPOINT")?, "large", "run");
     println!("before, kB: {}", peak_memory()?);
-    let fingerprint = place.inspect(&source).await.source.context("no source")?.fingerprint;
-    let report = place.perform(&task(TaskKind::Load, &source, Some(&fingerprint))).await;
+    let fingerprint = place.inspect(&s3(&source)).await.source.context("no source")?.fingerprint;
+    let report = place.perform(&task(TaskKind::Load, &s3(&source), Some(&fingerprint))).await;
     println!("peak kB: {}", peak_memory()?);
     let transfer = report.transfer.context("no transfer")?;
     println!("loaded in {:?}", Duration::from_millis(transfer.milliseconds));

@@ -49,6 +49,10 @@ use super::{
         .message("storage cannot be added or removed: it names the data; create another Checkpoint"),
     validation = Rule::new(
         "!has(self.storage) || !has(oldSelf.storage) || (has(self.storage.s3) == has(oldSelf.storage.s3) \
+         && has(self.storage.gcs) == has(oldSelf.storage.gcs) \
+         && has(self.storage.azure) == has(oldSelf.storage.azure) \
+         && has(self.storage.http) == has(oldSelf.storage.http) \
+         && has(self.storage.huggingFace) == has(oldSelf.storage.huggingFace) \
          && has(self.storage.persistentVolumeClaim) == has(oldSelf.storage.persistentVolumeClaim) \
          && has(self.storage.inline) == has(oldSelf.storage.inline))")
         .message("the kind of storage cannot be changed: it names the data; create another Checkpoint"),
@@ -57,6 +61,51 @@ use super::{
          || (has(self.storage.s3.bucket) == has(oldSelf.storage.s3.bucket) \
          && (!has(self.storage.s3.bucket) || self.storage.s3.bucket == oldSelf.storage.s3.bucket))")
         .message("storage.s3.bucket cannot be changed: it names the data; create another Checkpoint"),
+    validation = Rule::new(
+        "!has(self.storage) || !has(oldSelf.storage) || !has(self.storage.gcs) || !has(oldSelf.storage.gcs) \
+         || (has(self.storage.gcs.bucket) == has(oldSelf.storage.gcs.bucket) \
+         && (!has(self.storage.gcs.bucket) || self.storage.gcs.bucket == oldSelf.storage.gcs.bucket))")
+        .message("storage.gcs.bucket cannot be changed: it names the data; create another Checkpoint"),
+    validation = Rule::new(
+        "!has(self.storage) || !has(oldSelf.storage) || !has(self.storage.azure) || !has(oldSelf.storage.azure) \
+         || (has(self.storage.azure.account) == has(oldSelf.storage.azure.account) \
+         && (!has(self.storage.azure.account) || self.storage.azure.account == oldSelf.storage.azure.account))")
+        .message("storage.azure.account cannot be changed: it names the data; create another Checkpoint"),
+    validation = Rule::new(
+        "!has(self.storage) || !has(oldSelf.storage) || !has(self.storage.azure) || !has(oldSelf.storage.azure) \
+         || (has(self.storage.azure.container) == has(oldSelf.storage.azure.container) \
+         && (!has(self.storage.azure.container) || self.storage.azure.container == oldSelf.storage.azure.container))")
+        .message("storage.azure.container cannot be changed: it names the data; create another Checkpoint"),
+    validation = Rule::new(
+        "!has(self.storage) || !has(oldSelf.storage) || !has(self.storage.http) || !has(oldSelf.storage.http) \
+         || (has(self.storage.http.url) == has(oldSelf.storage.http.url) \
+         && (!has(self.storage.http.url) || self.storage.http.url == oldSelf.storage.http.url))")
+        .message("storage.http.url cannot be changed: it names the data; create another Checkpoint"),
+    validation = Rule::new(
+        "!has(self.storage) || !has(oldSelf.storage) || !has(self.storage.http) || !has(oldSelf.storage.http) \
+         || (has(self.storage.http.files) == has(oldSelf.storage.http.files) \
+         && (!has(self.storage.http.files) || self.storage.http.files == oldSelf.storage.http.files))")
+        .message("storage.http.files cannot be changed: it names the data; create another Checkpoint"),
+    validation = Rule::new(
+        "!has(self.storage) || !has(oldSelf.storage) || !has(self.storage.http) || !has(oldSelf.storage.http) \
+         || (has(self.storage.http.manifest) == has(oldSelf.storage.http.manifest) \
+         && (!has(self.storage.http.manifest) || self.storage.http.manifest == oldSelf.storage.http.manifest))")
+        .message("storage.http.manifest cannot be changed: it names the data; create another Checkpoint"),
+    validation = Rule::new(
+        "!has(self.storage) || !has(oldSelf.storage) || !has(self.storage.huggingFace) || !has(oldSelf.storage.huggingFace) \
+         || (has(self.storage.huggingFace.repository) == has(oldSelf.storage.huggingFace.repository) \
+         && (!has(self.storage.huggingFace.repository) || self.storage.huggingFace.repository == oldSelf.storage.huggingFace.repository))")
+        .message("storage.huggingFace.repository cannot be changed: it names the data; create another Checkpoint"),
+    validation = Rule::new(
+        "!has(self.storage) || !has(oldSelf.storage) || !has(self.storage.huggingFace) || !has(oldSelf.storage.huggingFace) \
+         || (has(self.storage.huggingFace.kind) == has(oldSelf.storage.huggingFace.kind) \
+         && (!has(self.storage.huggingFace.kind) || self.storage.huggingFace.kind == oldSelf.storage.huggingFace.kind))")
+        .message("storage.huggingFace.kind cannot be changed: it names the data; create another Checkpoint"),
+    validation = Rule::new(
+        "!has(self.storage) || !has(oldSelf.storage) || !has(self.storage.huggingFace) || !has(oldSelf.storage.huggingFace) \
+         || (has(self.storage.huggingFace.revision) == has(oldSelf.storage.huggingFace.revision) \
+         && (!has(self.storage.huggingFace.revision) || self.storage.huggingFace.revision == oldSelf.storage.huggingFace.revision))")
+        .message("storage.huggingFace.revision cannot be changed: it names the data; create another Checkpoint"),
     validation = Rule::new(
         "!has(self.storage) || !has(oldSelf.storage) || !has(self.storage.persistentVolumeClaim) || !has(oldSelf.storage.persistentVolumeClaim) \
          || self.storage.persistentVolumeClaim.claimName == oldSelf.storage.persistentVolumeClaim.claimName")
@@ -67,20 +116,37 @@ use super::{
         .message("storage.inline.json cannot be changed: it is the data; create another Checkpoint"),
     validation = Rule::new(
         "self.path.matches('^[a-zA-Z][a-zA-Z0-9+.-]*://') || (has(self.storage) \
-         && (has(self.storage.s3) || has(self.storage.persistentVolumeClaim) || has(self.storage.inline)))")
-        .message("say where the data lies: set one of storage.s3, storage.persistentVolumeClaim and storage.inline, or make path a URI such as s3://bucket/path"),
-    validation = Rule::new("!self.path.matches('^[a-zA-Z][a-zA-Z0-9+.-]*://') || self.path.matches('^(s3|pvc)://[^/?@:]+(/[^?]*)?([?].*)?$')")
-        .message("path is a URI that is not understood: use s3://bucket/path or pvc://claim/path, without user name or port"),
-    validation = Rule::new("!self.path.startsWith('s3://') || !has(self.storage) || (has(self.storage.s3) && !has(self.storage.s3.bucket))")
+         && (has(self.storage.s3) || has(self.storage.gcs) || has(self.storage.azure) || has(self.storage.http) \
+         || has(self.storage.huggingFace) || has(self.storage.persistentVolumeClaim) || has(self.storage.inline)))")
+        .message("say where the data lies: set one of storage.s3, storage.gcs, storage.azure, storage.http, storage.huggingFace, storage.persistentVolumeClaim and storage.inline, or make path a URI such as s3://bucket/path"),
+    validation = Rule::new("!self.path.matches('^[a-zA-Z][a-zA-Z0-9+.-]*://') || self.path.matches('^((s3|gs|gcs|az|pvc|hf)://[^/?@:]+(/[^?]*)?([?].*)?|abfss?://[^/?@:]+(@[^/?@:]+)?(/[^?]*)?|https?://[^/?@]+(/.*)?)$')")
+        .message("path is a URI that is not understood: use s3://bucket/path, gs://bucket/path, abfs://container@account.dfs.core.windows.net/path, https://host/path, hf://organisation/repository/path or pvc://claim/path, without user name or port"),
+    validation = Rule::new("!self.path.matches('^s3://') || !has(self.storage) || (has(self.storage.s3) && !has(self.storage.s3.bucket))")
         .message("path is an s3:// URI, which names the bucket: of storage, set only s3, and leave out its bucket"),
+    validation = Rule::new("!self.path.matches('^gc?s://') || !has(self.storage) || (has(self.storage.gcs) && !has(self.storage.gcs.bucket))")
+        .message("path is a gs:// URI, which names the bucket: of storage, set only gcs, and leave out its bucket"),
+    validation = Rule::new("!self.path.matches('^(abfss?|az)://') || !has(self.storage) || (has(self.storage.azure) && !has(self.storage.azure.container))")
+        .message("path is an abfs:// URI, which names the container: of storage, set only azure, and leave out its container"),
+    validation = Rule::new("!self.path.matches('^https?://') || !has(self.storage) || (has(self.storage.http) && !has(self.storage.http.url))")
+        .message("path is an https:// URI, which names the files: of storage, set only http, and leave out its url"),
+    validation = Rule::new("!self.path.matches('^hf://') || !has(self.storage) || (has(self.storage.huggingFace) && !has(self.storage.huggingFace.repository))")
+        .message("path is an hf:// URI, which names the repository: of storage, set only huggingFace, and leave out its repository"),
     validation = Rule::new("!self.path.startsWith('pvc://') || !has(self.storage)")
         .message("path is a pvc:// URI, which names the claim: leave out storage"),
     validation = Rule::new("!self.path.startsWith('s3://') || self.path.matches('^[^?]*([?]((endpoint_override|scheme|region)=[^&=?]+(&(endpoint_override|scheme|region)=[^&=?]+)*)?)?$')")
         .message("of the query of an s3:// URI, only endpoint_override, scheme and region are understood"),
-    validation = Rule::new("!self.path.startsWith('pvc://') || !self.path.contains('?')")
-        .message("a pvc:// URI has no query"),
+    validation = Rule::new("!self.path.matches('^(gc?s|abfss?|az|https?|hf|pvc)://') || !self.path.contains('?')")
+        .message("this URI has no query; signed addresses expire and are secrets, and settings belong into storage"),
     validation = Rule::new("self.path.matches('^[a-zA-Z][a-zA-Z0-9+.-]*://') || !has(self.storage) || !has(self.storage.s3) || has(self.storage.s3.bucket)")
         .message("set storage.s3.bucket, or make path a URI such as s3://bucket/path"),
+    validation = Rule::new("self.path.matches('^[a-zA-Z][a-zA-Z0-9+.-]*://') || !has(self.storage) || !has(self.storage.gcs) || has(self.storage.gcs.bucket)")
+        .message("set storage.gcs.bucket, or make path a URI such as gs://bucket/path"),
+    validation = Rule::new("self.path.matches('^[a-zA-Z][a-zA-Z0-9+.-]*://') || !has(self.storage) || !has(self.storage.azure) || has(self.storage.azure.container)")
+        .message("set storage.azure.container, or make path a URI such as abfs://container@account.dfs.core.windows.net/path"),
+    validation = Rule::new("self.path.matches('^[a-zA-Z][a-zA-Z0-9+.-]*://') || !has(self.storage) || !has(self.storage.http) || has(self.storage.http.url)")
+        .message("set storage.http.url, or make path a URI such as https://host/path"),
+    validation = Rule::new("self.path.matches('^[a-zA-Z][a-zA-Z0-9+.-]*://') || !has(self.storage) || !has(self.storage.huggingFace) || has(self.storage.huggingFace.repository)")
+        .message("set storage.huggingFace.repository, or make path a URI such as hf://organisation/repository"),
     validation = Rule::new("!has(self.storage) || !has(self.storage.inline) || self.path == ''")
         .message("inline data has no path: leave path out"),
     validation = Rule::new("!self.path.startsWith('/')")
@@ -90,7 +156,8 @@ use super::{
 )]
 pub struct CheckpointSpec {
     /// The checkpoint's folder below the root of the storage, empty for the root itself; or a URI that also names the
-    /// storage: `s3://bucket/path` (with Ray's `endpoint_override`, `scheme` and `region`) or `pvc://claim/path`.
+    /// storage: `s3://bucket/path` (with Ray's `endpoint_override`, `scheme` and `region`), `gs://bucket/path`,
+    /// `abfs://container@account.dfs.core.windows.net/path`, `https://host/path`, `hf://organisation/repository/path` or `pvc://claim/path`.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub path: String,

@@ -12,8 +12,9 @@ pub use definition::definition;
 pub use schema::Amount;
 pub use status::{CheckpointStatus, InspectionStatus, Phase, SourceStatus, VolumeStatus};
 pub use storage::{
-    Addressing, CaBundle, ClaimSource, ConfigMapKeyReference, InlineSource, S3Credentials, S3Source, SecretReference,
-    Storage,
+    Addressing, AzureCredentials, AzureSource, CaBundle, ClaimSource, ConfigMapKeyReference, GcsCredentials, GcsSource,
+    HttpCredentials, HttpSource, HuggingFaceCredentials, HuggingFaceSource, InlineSource, RepositoryKind,
+    S3Credentials, S3Source, SecretReference, Storage,
 };
 pub use volume::{AccessMode, DeletionPolicy, Placement, Volume};
 

@@ -1,28 +1,26 @@
 //! `inspect`: a verdict on a folder or a bucket. It is `run` with a manifest made from the arguments. Does I/O.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+mod source;
+
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{
-        CaBundle, Checkpoint, CheckpointSpec, ConfigMapKeyReference, S3Credentials, S3Source, SecretReference, Storage,
-    },
+    api::{Checkpoint, CheckpointSpec},
     contract::{
         CodePolicy, ConditionType, Depth, Format, Outcome, PicklePolicy, Reason, Report, TaskKind, Validation,
-        environment, report::REPORT_LIMIT,
+        report::REPORT_LIMIT,
     },
     local::{self, Display, Documents, LocalError, Perform, Run, Settings, condition},
     output::{self, report},
+    storage::identity,
 };
 
-use super::{INTERRUPTED, NOT_ASKED, fail, named, print, run::identity, structured};
+pub use source::SourceArguments;
+
+use super::{INTERRUPTED, NOT_ASKED, fail, named, print, structured};
 
 /// Names of the depths.
 pub const DEPTHS: &[&str] = &["Listing", "Headers", "Content"];
@@ -45,13 +43,12 @@ const FORMAT_NAMES: [&str; Format::ALL.len()] = {
 /// The name that a local folder has while it is inspected.
 const FOLDER: &str = "folder";
 const NAMESPACE: &str = "default";
-const SECRET: &str = "credentials";
-const CONFIG_MAP: &str = "ca";
 
 /// What to inspect, and what is asked of it.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArguments {
-    /// A folder, or `s3://bucket/path`.
+    /// A folder, or a URI: `s3://bucket/path`, `gs://bucket/path`, `abfs://container@account.dfs.core.windows.net/path`,
+    /// `az://container/path`, `https://host/path`, `hf://organisation/repository[@revision]/path`.
     #[arg(value_name = "PATH-or-URI")]
     pub target: String,
     /// How much is read: names and sizes, a few small ranges of each file, or everything.
@@ -72,25 +69,9 @@ pub struct InspectArguments {
     /// The digest that the content must have: blake3: and 64 hexadecimal digits.
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
-    /// The S3 server's address; left out: Amazon's.
-    #[arg(long, value_name = "URL")]
-    pub endpoint: Option<String>,
-    /// The bucket's region.
-    #[arg(long)]
-    pub region: Option<String>,
-    /// Allow an http:// endpoint.
-    #[arg(long)]
-    pub insecure: bool,
-    /// Send unsigned requests.
-    #[arg(long, conflicts_with = "secrets")]
-    pub anonymous: bool,
-    /// A file with certificate authorities to trust too, PEM.
-    #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// A folder with the files `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, if need be, `AWS_SESSION_TOKEN`. Left out:
-    /// the environment variables of these names.
-    #[arg(long, value_name = "DIR")]
-    pub secrets: Option<PathBuf>,
+    /// How to reach what a URI names.
+    #[command(flatten)]
+    pub source: SourceArguments,
     /// How the report is printed.
     #[arg(short = 'o', long, value_enum, default_value = "table")]
     pub output: output::Format,
@@ -135,7 +116,7 @@ fn question(arguments: &InspectArguments) -> Result<(Documents, Settings), Strin
         if arguments.target.starts_with("pvc://") {
             return Err("there are no claims here: name the folder itself".to_owned());
         }
-        (arguments.target.clone(), Some(bucket(arguments, &mut documents)?))
+        (arguments.target.clone(), source::storage(&arguments.target, &arguments.source, &mut documents)?)
     } else {
         settings.places.insert(FOLDER.to_owned(), folder(&arguments.target)?);
         (format!("pvc://{FOLDER}"), None)
@@ -162,45 +143,6 @@ fn question(arguments: &InspectArguments) -> Result<(Documents, Settings), Strin
 fn folder(target: &str) -> Result<PathBuf, String> {
     let path = fs::canonicalize(target).map_err(|error| format!("{target}: {error}"))?;
     if path.is_dir() { Ok(path) } else { Err(format!("{target} is a file; name the folder that holds the checkpoint")) }
-}
-
-fn bucket(arguments: &InspectArguments, documents: &mut Documents) -> Result<Storage, String> {
-    let read = |path: &Path| match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("{}: {error}", path.display())),
-    };
-    let mut keys = BTreeMap::new();
-    for key in environment::S3_KEYS {
-        let value = match &arguments.secrets {
-            Some(folder) => read(&folder.join(key))?,
-            None => std::env::var(key).ok().filter(|value| !value.is_empty()).map(String::into_bytes),
-        };
-        keys.extend(value.map(|value| (key.to_owned(), value)));
-    }
-    let named = arguments.secrets.is_some() || !keys.is_empty();
-    let secret = SecretReference { name: SECRET.to_owned() };
-    let credentials = (arguments.anonymous || named).then(|| S3Credentials {
-        secret_ref: (!arguments.anonymous).then_some(secret),
-        anonymous: arguments.anonymous,
-    });
-    documents.secrets.insert((NAMESPACE.to_owned(), SECRET.to_owned()), keys);
-    let reference = ConfigMapKeyReference { name: CONFIG_MAP.to_owned(), key: "ca.crt".to_owned() };
-    let ca_bundle = arguments.ca_file.as_ref().map(|_| CaBundle { config_map_ref: reference });
-    if let Some(file) = &arguments.ca_file {
-        let pem = read(file)?.ok_or_else(|| format!("{}: no such file", file.display()))?;
-        let files = BTreeMap::from([("ca.crt".to_owned(), pem)]);
-        documents.config_maps.insert((NAMESPACE.to_owned(), CONFIG_MAP.to_owned()), files);
-    }
-    let s3 = S3Source {
-        region: arguments.region.clone(),
-        endpoint: arguments.endpoint.clone(),
-        insecure: arguments.insecure,
-        ca_bundle,
-        credentials,
-        ..S3Source::default()
-    };
-    Ok(Storage { s3: Some(s3), ..Storage::default() })
 }
 
 /// The worker's report; when there was no worker, what the status says.
@@ -267,6 +209,52 @@ mod tests {
         assert_eq!(documents.config_maps.len(), 1);
         let (documents, _) = question(&arguments("s3://bucket/x --anonymous")).unwrap();
         validate(&documents.checkpoints[0]).unwrap();
+    }
+
+    #[test]
+    fn every_kind_of_uri_becomes_a_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        for key in ["service-account.json", "AZURE_STORAGE_KEY", "HF_TOKEN", "token"] {
+            fs::write(folder.path().join(key), "key").unwrap();
+        }
+        let secrets = format!("--secrets {}", folder.path().display());
+        for (text, uri, hosts) in [
+            ("gs://bucket/x --endpoint http://h:4443 --insecure", "gs://bucket/x", Some("h:4443")),
+            ("gs://bucket/x", "gs://bucket/x", None),
+            ("abfs://c@acct.dfs.core.windows.net/x", "abfs://c@acct.dfs.core.windows.net/x", None),
+            ("az://c/x --account acct --endpoint https://h", "abfs://c@acct.dfs.core.windows.net/x", Some("h:443")),
+            ("https://h/x --file a --file b", "https://h/x", Some("h:443")),
+            ("https://h/x --manifest SHA256SUMS", "https://h/x", Some("h:443")),
+            ("hf://org/name@v1/x", "hf://org/name@v1/x", None),
+            ("hf://org/name --endpoint https://mirror:1/", "hf://org/name@main", Some("mirror:1")),
+        ] {
+            let (documents, _) = question(&arguments(&format!("{text} {secrets}"))).unwrap();
+            let intent = validate(&documents.checkpoints[0]).unwrap();
+            assert_eq!((intent.uri.as_str(), intent.source.secret().is_some()), (uri, true), "{text}");
+            let keys = documents.secrets.values().next().unwrap();
+            let allowed = keys.get("allowedHosts").map(|hosts| std::str::from_utf8(hosts).unwrap());
+            assert_eq!(allowed, hosts, "{text}");
+            let (documents, _) = question(&arguments(&format!("{text} --anonymous"))).unwrap();
+            let intent = validate(&documents.checkpoints[0]).unwrap();
+            assert!(intent.source.secret().is_none() && documents.secrets.is_empty(), "{text}");
+        }
+        fs::write(folder.path().join("allowedHosts"), "only.test").unwrap();
+        let (documents, _) = question(&arguments(&format!("hf://o/n --endpoint https://mirror {secrets}"))).unwrap();
+        assert_eq!(documents.secrets.values().next().unwrap()["allowedHosts"], b"only.test");
+    }
+
+    #[test]
+    fn flags_that_mean_nothing_are_refused() {
+        for (text, part) in [
+            ("gs://b/x --region eu", "--region only means something for s3://"),
+            ("hf://o/n --account a", "--account only means"),
+            ("s3://bbb/x --manifest m", "--file and --manifest only mean"),
+            ("https://h/x --endpoint https://h", "leave out --endpoint"),
+            ("gs://b/x --ca-file /nowhere/ca.pem", "/nowhere/ca.pem: no such file"),
+        ] {
+            let refused = question(&arguments(text)).err().unwrap();
+            assert!(refused.contains(part), "{text}: {refused}");
+        }
     }
 
     #[test]

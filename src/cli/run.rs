@@ -9,6 +9,7 @@ use crate::{
     api::Checkpoint,
     local::{self, Display, Documents, LocalError, Perform, Settings, exit_code},
     output::{self, Format, status},
+    storage::identity,
     yaml::{self, YamlError},
 };
 
@@ -25,7 +26,8 @@ pub struct RunArguments {
     #[arg(long, value_name = "DIR", default_value = "./volumes")]
     pub volumes: PathBuf,
     /// A folder with one subfolder a Secret or `ConfigMap`, and in it one file a key. Without it, and for Secrets that are
-    /// not there, `AWS_ACCESS_KEY_ID` and its fellows are taken from the environment.
+    /// not there, `AWS_ACCESS_KEY_ID`, `AZURE_STORAGE_KEY`, `HF_TOKEN` and their fellows are taken from the environment, and the
+    /// key of a service account of Google Cloud from the file that `GOOGLE_APPLICATION_CREDENTIALS` names.
     #[arg(long, value_name = "DIR")]
     pub secrets: Option<PathBuf>,
     /// How often to wait for another attempt when the source could not be reached or a load failed.
@@ -34,14 +36,6 @@ pub struct RunArguments {
     /// How the Checkpoints are printed.
     #[arg(short = 'o', long, value_enum, default_value = "yaml")]
     pub output: Format,
-}
-
-/// Environment variables that may hold credentials.
-pub(crate) fn identity() -> BTreeMap<String, String> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("AWS_")).collect()
 }
 
 /// Carries out the manifests and prints the Checkpoints.

@@ -18,3 +18,25 @@ pub const VOLUME_MOUNT: &str = "/volume";
 pub const TERMINATION_MESSAGE: &str = "/dev/termination-log";
 /// Keys of a Secret with S3 credentials.
 pub const S3_KEYS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+/// Keys of a Secret with a service account of Google Cloud. `allowedHosts` lists hosts, besides the provider's own, that
+/// bearer credentials may be sent to; so it does in the Secrets below.
+pub const GCS_KEYS: [&str; 3] = ["service-account.json", "key.json", ALLOWED_HOSTS];
+/// Environment variable of Google's libraries: a file with a service account's key.
+pub const GCS_KEY_FILE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
+/// Keys of a Secret with Azure credentials.
+pub const AZURE_KEYS: [&str; 6] = [
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    ALLOWED_HOSTS,
+];
+/// Keys of a Secret with credentials of a web server.
+pub const HTTP_KEYS: [&str; 4] = ["token", "username", "password", ALLOWED_HOSTS];
+/// Keys of a Secret with a token of the Hugging Face Hub.
+pub const HUGGING_FACE_KEYS: [&str; 3] = ["HF_TOKEN", "token", ALLOWED_HOSTS];
+/// Key of a Secret: the hosts that its bearer credentials may be sent to, separated by white space or commas.
+pub const ALLOWED_HOSTS: &str = "allowedHosts";
+/// Beginnings of the names of environment variables that carry the identity of a pod or a user.
+pub const IDENTITY_PREFIXES: [&str; 4] = ["AWS_", "AZURE_", "GOOGLE_", "HF_"];

@@ -4,7 +4,6 @@ pub mod digest;
 pub mod environment;
 pub mod exit;
 pub mod filter;
-pub mod location;
 pub mod manifest;
 mod reason;
 pub mod report;
@@ -13,7 +12,10 @@ mod validation;
 
 pub use reason::{ConditionType, Reason};
 pub use report::{Component, Contents, Finding, Outcome, Report, Selection, SourceFacts, Transfer};
-pub use task::{InlineTask, LoadTask, S3Access, S3Task, Source, Task, TaskKind};
+pub use task::{
+    Access, AzureTask, Connection, GcsTask, HttpTask, HuggingFaceTask, InlineTask, LoadTask, S3Task, Source, Task,
+    TaskKind,
+};
 pub use validation::{CodePolicy, Depth, Format, PicklePolicy, PickleTier, Validation};
 
 /// Version of [`Task`] and [`Report`]; a worker refuses a task of another version.

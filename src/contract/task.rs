@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Validation, filter::Filter};
+use super::{Validation, environment, filter::Filter};
 
 /// What a worker is to do, as JSON in base64 in an environment variable.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -65,8 +65,16 @@ pub struct LoadTask {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Source {
-    /// A bucket.
+    /// A bucket of S3.
     S3(S3Task),
+    /// A bucket of Google Cloud Storage.
+    Gcs(GcsTask),
+    /// A container of Azure.
+    Azure(AzureTask),
+    /// Files of a web server.
+    Http(HttpTask),
+    /// A repository of the Hugging Face Hub.
+    HuggingFace(HuggingFaceTask),
     /// The claim that is mounted at [`super::environment::SOURCE_MOUNT`].
     Claim {
         /// The claim's name, for messages and the URI.
@@ -76,6 +84,145 @@ pub enum Source {
     },
     /// Data in an environment variable of its own, see [`super::environment::INLINE`].
     Inline(InlineTask),
+}
+
+impl Source {
+    /// The Secret to mount at [`super::environment::CREDENTIALS_MOUNT`], with the keys that the worker knows.
+    #[must_use]
+    pub fn secret(&self) -> Option<(&str, &'static [&'static str])> {
+        let (access, keys): (&Access, &'static [&'static str]) = match self {
+            Self::S3(task) => (&task.access, &environment::S3_KEYS),
+            Self::Gcs(task) => (&task.connection.access, &environment::GCS_KEYS),
+            Self::Azure(task) => (&task.connection.access, &environment::AZURE_KEYS),
+            Self::Http(task) => (&task.connection.access, &environment::HTTP_KEYS),
+            Self::HuggingFace(task) => (&task.connection.access, &environment::HUGGING_FACE_KEYS),
+            Self::Claim { .. } | Self::Inline(_) => return None,
+        };
+        if let Access::Secret(name) = access { Some((name, keys)) } else { None }
+    }
+
+    /// `NAME/KEY` of the `ConfigMap` to mount as [`super::environment::CA_FILE`].
+    #[must_use]
+    pub fn ca(&self) -> Option<&str> {
+        match self {
+            Self::S3(task) => task.ca.as_deref(),
+            Self::Gcs(GcsTask { connection, .. })
+            | Self::Azure(AzureTask { connection, .. })
+            | Self::Http(HttpTask { connection, .. })
+            | Self::HuggingFace(HuggingFaceTask { connection, .. }) => connection.ca.as_deref(),
+            Self::Claim { .. } | Self::Inline(_) => None,
+        }
+    }
+}
+
+/// How to reach a server.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connection {
+    /// The server's address without a slash at its end; none for the provider's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Whether `http://` is allowed.
+    #[serde(default)]
+    pub insecure: bool,
+    /// Whether [`super::environment::CA_FILE`] is to be trusted too; the text names the `ConfigMap` and key for messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Who reads.
+    pub access: Access,
+}
+
+/// A bucket of Google Cloud Storage.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GcsTask {
+    /// The bucket.
+    pub bucket: String,
+    /// The prefix, without slashes at its ends; empty for the whole bucket.
+    pub path: String,
+    /// How to reach it.
+    pub connection: Connection,
+}
+
+/// A container of Azure.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AzureTask {
+    /// The storage account.
+    pub account: String,
+    /// The container.
+    pub container: String,
+    /// The prefix, without slashes at its ends; empty for the whole container.
+    pub path: String,
+    /// How to reach it.
+    pub connection: Connection,
+}
+
+impl GcsTask {
+    /// The location in full.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        joined(format!("gs://{}", self.bucket), &self.path)
+    }
+}
+
+impl AzureTask {
+    /// The location in full, as Data Lake clients write it.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        let Self { account, container, path, connection } = self;
+        // Other clouds have domains of their own.
+        let own = |endpoint: &String| endpoint.strip_prefix(&format!("https://{account}.blob.")).map(str::to_owned);
+        let domain = connection.endpoint.as_ref().and_then(own).unwrap_or_else(|| "core.windows.net".to_owned());
+        joined(format!("abfs://{container}@{account}.dfs.{domain}"), path)
+    }
+}
+
+impl HuggingFaceTask {
+    /// The location in full, as `huggingface_hub` writes it.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        let kind = if self.dataset { "datasets/" } else { "" };
+        joined(format!("hf://{kind}{}@{}", self.repository, self.revision), &self.path)
+    }
+}
+
+fn joined(place: String, path: &str) -> String {
+    if path.is_empty() { place } else { format!("{place}/{path}") }
+}
+
+/// Files of a web server.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpTask {
+    /// The address of the folder, or of the only file when there are neither files nor a manifest. No slash at its end, no
+    /// query, no user name.
+    pub url: String,
+    /// Files below it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// The file below it that names the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+    /// How to reach it; its endpoint is not used.
+    pub connection: Connection,
+}
+
+/// A repository of the Hugging Face Hub.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HuggingFaceTask {
+    /// `organisation/name`.
+    pub repository: String,
+    /// Whether it is a data set and no model.
+    #[serde(default)]
+    pub dataset: bool,
+    /// Branch, tag or commit.
+    pub revision: String,
+    /// The folder in it, without slashes at its ends; empty for the root.
+    pub path: String,
+    /// How to reach it.
+    pub connection: Connection,
 }
 
 /// A bucket and how to reach it.
@@ -101,13 +248,13 @@ pub struct S3Task {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
     /// Who reads.
-    pub access: S3Access,
+    pub access: Access,
 }
 
-/// Who reads a bucket.
+/// Who reads.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum S3Access {
+pub enum Access {
     /// Keys in files below [`super::environment::CREDENTIALS_MOUNT`]; the text is the Secret's name, for messages.
     Secret(String),
     /// Unsigned requests.

@@ -52,25 +52,33 @@ impl Keyring {
         self.environment.clone()
     }
 
-    /// A folder with the keys of this Secret that workers know, one file each; an empty one when there are none.
+    /// A folder with these keys of the Secret, one file each; an empty one when there are none.
     ///
     /// # Errors
     /// When a file cannot be read or written.
-    pub fn credentials(&self, namespace: &str, secret: &str) -> Result<PathBuf, LocalError> {
-        let mut files = self.find(&self.secrets, namespace, secret, &environment::S3_KEYS)?;
+    pub fn credentials(&self, namespace: &str, secret: &str, keys: &[&str]) -> Result<PathBuf, LocalError> {
+        let mut files = self.find(&self.secrets, namespace, secret, keys)?;
         if files.is_empty() {
-            let keys = environment::S3_KEYS.iter();
-            files = keys
-                .filter_map(|key| Some(((*key).to_owned(), self.environment.get(*key)?.clone().into_bytes())))
-                .collect();
+            for key in keys {
+                files.extend(self.variable(key)?.map(|value| ((*key).to_owned(), value)));
+            }
         }
         let folder = self.private.path().join("credentials").join(namespace).join(file_name(secret));
-        for key in environment::S3_KEYS {
-            if let Some(bytes) = files.get(key) {
+        for key in keys {
+            if let Some(bytes) = files.get(*key) {
                 write(&folder.join(key), bytes)?;
             }
         }
         Ok(folder)
+    }
+
+    /// The variable of the key's name; for a service account of Google Cloud the file that its usual variable names.
+    fn variable(&self, key: &str) -> Result<Option<Vec<u8>>, LocalError> {
+        if key != environment::GCS_KEYS[0] {
+            return Ok(self.environment.get(key).map(|value| value.clone().into_bytes()));
+        }
+        let Some(path) = self.environment.get(environment::GCS_KEY_FILE).map(Path::new) else { return Ok(None) };
+        fs::read(path).map(Some).map_err(LocalError::at(path))
     }
 
     /// A file with the certificate authorities; it does not exist when the `ConfigMap` or its key does not.

@@ -266,8 +266,10 @@ impl Laptop<'_> {
                     environment::VOLUME_MOUNT => mounts.volume = folder,
                     _ => {}
                 }
-            } else if let Some(secret) = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref()) {
-                mounts.credentials = self.keyring.credentials(&namespace, secret)?;
+            } else if let Some(secret) = &volume.secret {
+                let keys: Vec<&str> = secret.items.iter().flatten().map(|item| item.key.as_str()).collect();
+                let name = secret.secret_name.as_deref().unwrap_or_default();
+                mounts.credentials = self.keyring.credentials(&namespace, name, &keys)?;
             } else if let Some(map) = &volume.config_map {
                 let key = map.items.iter().flatten().next().map_or("ca.crt", |item| item.key.as_str());
                 mounts.ca = self.keyring.authorities(&namespace, &map.name, key)?;

@@ -311,7 +311,7 @@ async fn secrets_come_from_the_manifest_a_folder_or_the_environment() {
         [(secret, Some(folder.clone()), "manifest"), ("", Some(folder.clone()), "folder"), ("", None, "environment")]
     {
         let keyring = Keyring::new(&documents(text), secrets, environment.clone()).unwrap();
-        let found = keyring.credentials("default", "keys").unwrap();
+        let found = keyring.credentials("default", "keys", &environment::S3_KEYS).unwrap();
         assert_eq!(fs::read_to_string(found.join("AWS_ACCESS_KEY_ID")).unwrap(), expected);
         assert!(!found.join("other").exists());
         let mode = fs::metadata(found.join("AWS_ACCESS_KEY_ID")).unwrap().permissions().mode();
@@ -323,7 +323,7 @@ async fn secrets_come_from_the_manifest_a_folder_or_the_environment() {
     bench.run(MANIFEST).await.unwrap();
     let keyring = Keyring::new(&Documents::default(), bench.settings.secrets.clone(), BTreeMap::new()).unwrap();
     assert_eq!(fs::read_to_string(keyring.authorities("default", "ca", "ca.crt").unwrap()).unwrap(), "PEM");
-    assert!(!keyring.credentials("default", "../keys").unwrap().exists());
+    assert!(!keyring.credentials("default", "../keys", &environment::S3_KEYS).unwrap().exists());
 }
 
 #[tokio::test]

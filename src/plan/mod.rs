@@ -30,6 +30,7 @@ pub mod names;
 mod publish;
 pub mod quantity;
 mod scene;
+mod source;
 mod source_claim;
 mod staging;
 pub mod validate;

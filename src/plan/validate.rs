@@ -6,16 +6,18 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    api::{AccessMode, Checkpoint, S3Source, Storage, Volume},
+    api::{AccessMode, Checkpoint, Volume},
     contract::{
-        InlineTask, Reason, S3Access, S3Task, Source,
+        InlineTask, Reason, Source,
         digest::filter_hash,
         filter::{Filter, Pattern},
-        location::{self, Location, LocationError},
     },
 };
 
-use super::quantity;
+use super::{
+    quantity,
+    source::{self, Located},
+};
 
 /// What a Checkpoint asks for, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +83,8 @@ pub struct InvalidSpec {
     pub message: String,
 }
 
-fn invalid(message: impl Into<String>) -> InvalidSpec {
+/// A spec that is wrong in a way that has no reason of its own.
+pub(super) fn invalid(message: impl Into<String>) -> InvalidSpec {
     InvalidSpec { reason: Reason::InvalidSpec, message: message.into() }
 }
 
@@ -91,7 +94,7 @@ fn invalid(message: impl Into<String>) -> InvalidSpec {
 /// The first thing that is wrong, with the field and the remedy.
 pub fn validate(checkpoint: &Checkpoint) -> Result<Intent, InvalidSpec> {
     let spec = &checkpoint.spec;
-    let (source, uri, inline) = source(&spec.path, spec.storage.as_ref())?;
+    let Located { source, uri, inline } = source::locate(&spec.path, spec.storage.as_ref())?;
     for (index, glob) in spec.validation.required_files.iter().enumerate() {
         Pattern::new(glob).map_err(|error| invalid(format!("validation.requiredFiles[{index}]: {error}")))?;
     }
@@ -183,116 +186,13 @@ fn revalidate_every(text: &str) -> Result<Duration, InvalidSpec> {
     if (300..=400 * 86400).contains(&seconds) { Ok(Duration::from_secs(seconds)) } else { Err(problem()) }
 }
 
-impl From<LocationError> for InvalidSpec {
-    fn from(error: LocationError) -> Self {
-        Self { reason: error.reason, message: error.message }
-    }
-}
-
-/// The source, its URI, and the text of inline data.
-type Sourced = Result<(Source, String, Option<String>), InvalidSpec>;
-
-fn source(path: &str, storage: Option<&Storage>) -> Sourced {
-    match Location::parse(path)? {
-        Location::S3 { bucket, path, endpoint, region, scheme } => {
-            let mut s3 = match storage {
-                None => S3Source::default(),
-                Some(Storage { s3: Some(s3), persistent_volume_claim: None, inline: None }) if s3.bucket.is_none() => {
-                    s3.clone()
-                }
-                Some(_) => {
-                    return Err(invalid(
-                        "path is an s3:// URI, which names the bucket: of storage, set only s3, and leave out its bucket",
-                    ));
-                }
-            };
-            s3.endpoint = endpoint.or_else(|| Some(location::with_scheme(s3.endpoint.as_deref()?, scheme)));
-            s3.region = region.map(str::to_owned).or(s3.region);
-            s3_source(bucket, path, &s3)
-        }
-        Location::Claim { claim, path } => {
-            if storage.is_some() {
-                return Err(invalid("path is a pvc:// URI, which names the claim: leave out storage"));
-            }
-            claim_source(claim, path)
-        }
-        Location::Within(path) => stored(path, storage),
-    }
-}
-
-/// A path within the storage that the spec names.
-fn stored(path: &str, storage: Option<&Storage>) -> Sourced {
-    match storage {
-        Some(Storage { s3: Some(s3), persistent_volume_claim: None, inline: None }) => {
-            let bucket = s3
-                .bucket
-                .as_deref()
-                .ok_or_else(|| invalid("set storage.s3.bucket, or make path a URI such as s3://bucket/path"))?;
-            s3_source(bucket, path, s3)
-        }
-        Some(Storage { s3: None, persistent_volume_claim: Some(claim), inline: None }) => {
-            claim_source(&claim.claim_name, path)
-        }
-        Some(Storage { s3: None, persistent_volume_claim: None, inline: Some(inline) }) => {
-            if !path.is_empty() {
-                return Err(invalid("inline data has no path: leave path out"));
-            }
-            if inline.json.len() > 65536 {
-                return Err(invalid(
-                    "storage.inline.json is longer than 64 KiB; put the data into a bucket or a claim",
-                ));
-            }
-            let digest = blake3::hash(inline.json.as_bytes()).to_hex().to_string();
-            let task = InlineTask { blake3: digest };
-            Ok((Source::Inline(task), "inline:".to_owned(), Some(inline.json.clone())))
-        }
-        _ => Err(invalid(
-            "say where the data lies: set one of storage.s3, storage.persistentVolumeClaim and storage.inline, or make path a URI such as s3://bucket/path",
-        )),
-    }
-}
-
-fn s3_source(bucket: &str, path: &str, s3: &S3Source) -> Sourced {
-    let path = location::folder(path)?;
-    let bucket = location::bucket(bucket)?;
-    let endpoint = s3.endpoint.as_deref().map(|endpoint| location::endpoint(endpoint, s3.insecure)).transpose()?;
-    let access = match &s3.credentials {
-        None => S3Access::Ambient,
-        Some(credentials) => match (&credentials.secret_ref, credentials.anonymous) {
-            (Some(secret), false) => S3Access::Secret(secret.name.clone()),
-            (None, true) => S3Access::Anonymous,
-            _ => return Err(invalid("storage.s3.credentials: set either secretRef or anonymous: true")),
-        },
-    };
-    let virtual_hosted =
-        s3.addressing.map_or(endpoint.is_none(), |addressing| addressing == crate::api::Addressing::VirtualHosted);
-    let uri = if path.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{path}") };
-    let task = S3Task {
-        bucket,
-        path,
-        region: s3.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
-        endpoint,
-        virtual_hosted,
-        insecure: s3.insecure,
-        ca: s3.ca_bundle.as_ref().map(|bundle| format!("{}/{}", bundle.config_map_ref.name, bundle.config_map_ref.key)),
-        access,
-    };
-    Ok((Source::S3(task), uri, None))
-}
-
-fn claim_source(claim: &str, path: &str) -> Sourced {
-    let claim_name = location::claim(claim)?;
-    let path = location::folder(path)?;
-    let uri = if path.is_empty() { format!("pvc://{claim_name}") } else { format!("pvc://{claim_name}/{path}") };
-    Ok((Source::Claim { claim_name, path }, uri, None))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::contract::S3Task;
 
     fn check(spec: serde_json::Value) -> Result<Intent, InvalidSpec> {
         validate(&Checkpoint { spec: serde_json::from_value(spec).unwrap(), ..Checkpoint::default() })
@@ -345,7 +245,7 @@ mod tests {
             (bucket("a//b"), Reason::InvalidPath, "\"\""),
             (bucket("a\nb"), Reason::InvalidPath, "not allowed"),
             (json!({}), Reason::InvalidSpec, "say where the data lies"),
-            (json!({"path": "gs://x/y"}), Reason::InvalidSpec, "gs:// is not understood"),
+            (json!({"path": "ftp://x/y"}), Reason::InvalidSpec, "ftp:// is not understood"),
             (json!({"path": "s3://u:p@b/y"}), Reason::InvalidSpec, "user name"),
             (json!({"path": "s3://b/y?versionId=3"}), Reason::InvalidSpec, "versionId=3"),
             (bucket("s3://b/y"), Reason::InvalidSpec, "names the bucket"),

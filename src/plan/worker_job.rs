@@ -24,7 +24,7 @@ use crate::{
         ANNOTATION_ATTEMPT, ANNOTATION_CHECKPOINT, ANNOTATION_CLAIM, ANNOTATION_INPUTS, ANNOTATION_REVALIDATE, Amount,
         Checkpoint, Placement, ResourceAmounts, Worker,
     },
-    contract::{S3Access, Source, Task, TaskKind, environment, exit},
+    contract::{Source, Task, TaskKind, environment, exit},
 };
 
 use super::{
@@ -285,41 +285,44 @@ fn volumes(request: &JobRequest<'_>) -> (Vec<Volume>, Vec<VolumeMount>) {
         }),
         ..Volume::default()
     };
-    match &request.task.source {
-        // A verification reads the volume alone; the source may be gone.
-        _ if request.task.kind == TaskKind::Verify => {}
-        Source::S3(s3) => {
-            if let S3Access::Secret(secret) = &s3.access {
-                let item = |key: &str| KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None };
-                // Optional, so that a missing Secret or key is named by the worker instead of hanging the pod.
-                let secret = SecretVolumeSource {
-                    secret_name: Some(secret.clone()),
-                    items: Some(environment::S3_KEYS.map(item).to_vec()),
-                    optional: Some(true),
-                    default_mode: Some(0o440),
-                };
-                add(
-                    "credentials",
-                    environment::CREDENTIALS_MOUNT,
-                    true,
-                    Volume { secret: Some(secret), ..Volume::default() },
-                );
-            }
-            if let Some((name, key)) = s3.ca.as_deref().and_then(|ca| ca.split_once('/')) {
-                let map = ConfigMapVolumeSource {
-                    name: name.to_owned(),
-                    items: Some(vec![KeyToPath { key: key.to_owned(), path: "ca.crt".to_owned(), mode: None }]),
-                    optional: Some(true),
-                    default_mode: None,
-                };
-                add("ca", environment::CA_MOUNT, true, Volume { config_map: Some(map), ..Volume::default() });
-            }
+    // A verification reads the volume alone; the source may be gone.
+    if request.task.kind != TaskKind::Verify {
+        let source = &request.task.source;
+        if let Some((secret, keys)) = source.secret() {
+            let secret = secret_volume(secret, keys);
+            add(
+                "credentials",
+                environment::CREDENTIALS_MOUNT,
+                true,
+                Volume { secret: Some(secret), ..Volume::default() },
+            );
         }
-        Source::Claim { claim_name, .. } => add("source", environment::SOURCE_MOUNT, true, claim(claim_name, true)),
-        Source::Inline(_) => {}
+        if let Some((name, key)) = source.ca().and_then(|ca| ca.split_once('/')) {
+            let map = ConfigMapVolumeSource {
+                name: name.to_owned(),
+                items: Some(vec![KeyToPath { key: key.to_owned(), path: "ca.crt".to_owned(), mode: None }]),
+                optional: Some(true),
+                default_mode: None,
+            };
+            add("ca", environment::CA_MOUNT, true, Volume { config_map: Some(map), ..Volume::default() });
+        }
+        if let Source::Claim { claim_name, .. } = source {
+            add("source", environment::SOURCE_MOUNT, true, claim(claim_name, true));
+        }
     }
     if let Some((claim_name, read_only)) = &request.volume {
         add("volume", environment::VOLUME_MOUNT, *read_only, claim(claim_name, *read_only));
     }
     (volumes, mounts)
+}
+
+/// Optional, so that a missing Secret or key is named by the worker instead of hanging the pod.
+fn secret_volume(name: &str, keys: &[&str]) -> SecretVolumeSource {
+    let item = |key: &&str| KeyToPath { key: (*key).to_owned(), path: (*key).to_owned(), mode: None };
+    SecretVolumeSource {
+        secret_name: Some(name.to_owned()),
+        items: Some(keys.iter().map(item).collect()),
+        optional: Some(true),
+        default_mode: Some(0o440),
+    }
 }

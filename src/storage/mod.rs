@@ -2,11 +2,18 @@
 
 #[cfg(feature = "operator")]
 mod backends;
+mod checksum;
 pub mod listing;
 pub mod paths;
 
 #[cfg(feature = "operator")]
-pub use backends::{Folder, Inline, Mounts, PickleEncoder, Retry, S3, Storage, Timeouts, open};
+pub use backends::{
+    Azure, Folder, Gcs, Http, HuggingFace, Inline, Mounts, PickleEncoder, Remote, Retry, S3, Storage, Timeouts,
+    identity, open,
+};
+pub use checksum::Checksum;
+
+use std::time::Duration;
 
 use crate::contract::{Reason, SourceFacts, digest};
 
@@ -19,6 +26,8 @@ pub struct Entry {
     pub size: u64,
     /// What tells versions of the file apart: version or ETag, for claims the modification time. Empty when the storage has nothing.
     pub version: String,
+    /// What the store says that the content sums up to; none when it does not say, or not for the whole file.
+    pub checksum: Option<Checksum>,
 }
 
 /// All files of a checkpoint, sorted by the bytes of their paths, without folder markers. At least one.
@@ -86,6 +95,9 @@ pub enum StorageError {
     /// No or no usable answer: names that do not resolve, refused connections, stalls, 5xx, 429.
     #[error("{0}")]
     Unreachable(String),
+    /// The server asks for patience, and says how much.
+    #[error("{0}")]
+    Busy(String, Duration),
 }
 
 /// Whether it is worth trying again.
@@ -102,9 +114,15 @@ impl StorageError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Unreachable(_) => Class::Transient,
+            Self::Unreachable(_) | Self::Busy(..) => Class::Transient,
             _ => Class::Terminal,
         }
+    }
+
+    /// How long the server wants us to wait before we try again.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::Busy(_, after) = self { Some(*after) } else { None }
     }
 
     /// The reason that a condition shows.
@@ -120,7 +138,7 @@ impl StorageError {
             Self::InvalidPath(_) => Reason::InvalidPath,
             Self::Incomplete(_) => Reason::Incomplete,
             Self::InvalidSpec(_) => Reason::InvalidSpec,
-            Self::Unreachable(_) => Reason::Unreachable,
+            Self::Unreachable(_) | Self::Busy(..) => Reason::Unreachable,
         }
     }
 }

@@ -53,6 +53,18 @@ pub fn check(path: &str) -> Result<(), PathProblem> {
     Ok(())
 }
 
+/// The prefix of a checkpoint: without slashes at its ends.
+///
+/// # Errors
+/// [`StorageError::InvalidPath`] when it cannot be a folder's path.
+pub fn below(path: &str) -> Result<String, StorageError> {
+    let path = path.trim_matches('/');
+    if !path.is_empty() {
+        check(path).map_err(|problem| StorageError::InvalidPath(format!("path {path:?} cannot be used: {problem}")))?;
+    }
+    Ok(path.to_owned())
+}
+
 /// The folders above a path, from the outermost.
 pub fn parents(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(at, _)| &path[..at])
@@ -115,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_file_cannot_be_a_folder() {
-        let entry = |path: &str| Entry { path: path.into(), size: 1, version: String::new() };
+        let entry = |path: &str| Entry { path: path.into(), size: 1, version: String::new(), checksum: None };
         assert!(check_clashes(&[entry("a"), entry("a-b"), entry("ab/c")]).is_ok());
         let error = check_clashes(&[entry("a"), entry("a-b"), entry("a/b/c")]).unwrap_err();
         assert!(error.to_string().starts_with("a is a file and also the folder of a/b/c"), "{error}");

@@ -25,7 +25,7 @@ pub(super) fn judge_of(source: &Source, listing: &Listing, validation: &Validati
     let files = listing.entries.iter().map(|entry| File { path: entry.path.clone(), size: entry.size }).collect();
     match source {
         Source::Inline(_) => Judge::dict(files, validation, volumes),
-        Source::S3(_) | Source::Claim { .. } => Judge::new(files, validation, volumes),
+        _ => Judge::new(files, validation, volumes),
     }
 }
 

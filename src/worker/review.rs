@@ -75,7 +75,7 @@ pub(super) async fn staged(volume: &Path) -> Result<HashMap<String, Entry>, Fail
     let volume = volume.to_owned();
     blocking(move || {
         let found = Volume::open(&volume)?.scan()?;
-        let entry = |path: String, size, version| (path.clone(), Entry { path, size, version });
+        let entry = |path: String, size, version| (path.clone(), Entry { path, size, version, checksum: None });
         Ok(found.into_iter().map(|found| entry(found.path, found.size, found.modified)).collect())
     })
     .await

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn entry(path: &str, version: &str) -> Entry {
-        Entry { path: path.into(), size: 5, version: version.into() }
+        Entry { path: path.into(), size: 5, version: version.into(), checksum: None }
     }
 
     fn record(path: &str, version: &str) -> Record {

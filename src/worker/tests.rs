@@ -405,7 +405,7 @@ impl Fake {
         files: Vec<(String, u64)>,
         content: impl Fn(usize, Range<u64>, usize) -> Result<Vec<u8>, StorageError> + Send + Sync + 'static,
     ) -> Self {
-        let entry = |(path, size)| Entry { path, size, version: "\"e\"".into() };
+        let entry = |(path, size)| Entry { path, size, version: "\"e\"".into(), checksum: None };
         let mut entries: Vec<_> = files.into_iter().map(entry).collect();
         entries.sort_by(|left, right| left.path.cmp(&right.path));
         Self {

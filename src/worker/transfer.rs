@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use futures::{FutureExt, TryFutureExt, TryStreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::Semaphore;
 
@@ -61,6 +62,9 @@ impl<'a> Transfer<'a> {
 
     /// Reads a file whole, writes it to `target` if there is one, and hashes it.
     pub(super) async fn file(&self, entry: &Entry, target: Option<Arc<File>>) -> Result<blake3::Hash, Failure> {
+        if self.storage.in_sequence() && entry.size > PART {
+            return self.sequence(entry, target).await;
+        }
         let parts = entry.size.div_ceil(PART).max(1);
         let mut hashes = vec![None; usize::try_from(parts).unwrap_or(0)];
         let reads = (0..parts).map(|index| {
@@ -71,9 +75,37 @@ impl<'a> Transfer<'a> {
             hashes[index] = Some(hash);
         }
         let hashes: Vec<PartHash> = hashes.into_iter().flatten().collect();
+        self.merged(entry, &hashes)
+    }
+
+    fn merged(&self, entry: &Entry, hashes: &[PartHash]) -> Result<blake3::Hash, Failure> {
         self.progress.update(|progress| progress.files_done += 1);
-        hash::merge(&hashes)
-            .ok_or_else(|| Failure::Volume(format!("the parts of {} do not make up a file", entry.path)))
+        hash::merge(hashes).ok_or_else(|| Failure::Volume(format!("the parts of {} do not make up a file", entry.path)))
+    }
+
+    /// Reads a file from its beginning to its end with one request, part by part.
+    async fn sequence(&self, entry: &Entry, target: Option<Arc<File>>) -> Result<blake3::Hash, Failure> {
+        let _turn = self.large.acquire().await.map_err(|_| Failure::Volume("the transfer was closed".into()))?;
+        let mut pieces = self.storage.read(entry, 0..entry.size);
+        let mut rest = Bytes::new();
+        let mut hashes = Vec::new();
+        let mut offset = 0;
+        while offset < entry.size {
+            let length = PART.min(entry.size - offset);
+            let mut buffer = self.buffer(true, length);
+            while (buffer.len() as u64) < length {
+                if rest.is_empty() {
+                    rest = pieces.try_next().await?.ok_or_else(|| other_length(entry))?;
+                    self.fetched.fetch_add(rest.len() as u64, Ordering::Relaxed);
+                    self.progress.update(|progress| progress.bytes_done += rest.len() as u64);
+                }
+                let missing = usize::try_from(length - buffer.len() as u64).unwrap_or(usize::MAX);
+                buffer.extend_from_slice(&rest.split_to(missing.min(rest.len())));
+            }
+            hashes.push(self.keep(entry, offset, buffer, target.clone()).await?);
+            offset += length;
+        }
+        self.merged(entry, &hashes)
     }
 
     /// The work of hashing the files of one lane.
@@ -98,9 +130,19 @@ impl<'a> Transfer<'a> {
             self.progress.update(|progress| progress.bytes_done += piece.len() as u64);
         }
         if buffer.len() as u64 != end - offset {
-            let problem = format!("{} came with another length than it was listed", entry.path);
-            return Err(StorageError::Unreachable(problem).into());
+            return Err(other_length(entry).into());
         }
+        self.keep(entry, offset, buffer, target).await
+    }
+
+    /// Writes a part if there is a target, and hashes it.
+    async fn keep(
+        &self,
+        entry: &Entry,
+        offset: u64,
+        buffer: Vec<u8>,
+        target: Option<Arc<File>>,
+    ) -> Result<PartHash, Failure> {
         let (size, path) = (entry.size, entry.path.clone());
         let (buffer, hash) = blocking(move || {
             let hash = hash::part(&buffer, offset, size);
@@ -110,7 +152,7 @@ impl<'a> Transfer<'a> {
             Ok((buffer, hash))
         })
         .await?;
-        if large {
+        if entry.size > SMALL {
             self.buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
         }
         Ok(hash)
@@ -124,6 +166,10 @@ impl<'a> Transfer<'a> {
         buffer.reserve_exact(length);
         buffer
     }
+}
+
+fn other_length(entry: &Entry) -> StorageError {
+    StorageError::Unreachable(format!("{} came with another length than it was listed", entry.path))
 }
 
 /// Work of which some is done at a time. Erased, because the compiler cannot prove that nested closures over references

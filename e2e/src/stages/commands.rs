@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use crate::cache::build_once;
 use crate::cluster::Cluster;
 use crate::command::{capture, run};
-use crate::{images, paths, python};
+use crate::{dependencies, images, paths, python};
 
 const DENY_VERSION: &str = "0.20";
 /// Test programs of this crate that need no cluster.
-const LOCAL_TESTS: &[&str] = &["agreement", "contract", "formats", "fuzz", "storage"];
+const LOCAL_TESTS: &[&str] = &["agreement", "contract", "formats", "fuzz", "oracles", "remote", "storage"];
 /// Tests on the cluster at once: they mostly wait for pods, so there are more of them than processors.
 const TESTS_AT_ONCE: usize = 6;
 /// Test programs of this crate that need one.
@@ -31,8 +31,9 @@ pub fn lint(_: &[String]) -> Result<()> {
     run(paths::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
 }
 
-/// Everything that needs no cluster. The storage tests run their own S3 server on loopback.
+/// Everything that needs no cluster. The storage tests run their own servers on loopback.
 pub fn unit(arguments: &[String]) -> Result<()> {
+    dependencies::install()?;
     python::environment()?;
     run(with(paths::cargo().args(["test", "--quiet", "--package", "checkpoint-operator"]), arguments))?;
     let mut own = paths::cargo();

@@ -11,6 +11,7 @@ mod main_job;
 mod operator_wide;
 mod scale;
 mod schema;
+mod schema_backends;
 mod support;
 mod traces;
 mod troubles;

@@ -45,14 +45,14 @@ fn must_say(said: Option<String>, expected: &str, what: &Value) -> Result<()> {
     }
 }
 
-async fn all_refused(scene: &Scene, cases: impl IntoIterator<Item = (Value, &str)>) -> Result<()> {
+pub(crate) async fn all_refused(scene: &Scene, cases: impl IntoIterator<Item = (Value, &str)>) -> Result<()> {
     for (spec, expected) in cases {
         must_say(verdict(scene, &spec).await?, expected, &spec)?;
     }
     Ok(())
 }
 
-async fn all_accepted(scene: &Scene, specs: impl IntoIterator<Item = Value>) -> Result<()> {
+pub(crate) async fn all_accepted(scene: &Scene, specs: impl IntoIterator<Item = Value>) -> Result<()> {
     for spec in specs {
         if let Some(said) = verdict(scene, &spec).await? {
             bail!("refused, but should have been accepted: {spec}: {said}");
@@ -61,7 +61,7 @@ async fn all_accepted(scene: &Scene, specs: impl IntoIterator<Item = Value>) -> 
     Ok(())
 }
 
-fn with(mut spec: Value, pointer: &str, value: Value) -> Value {
+pub(crate) fn with(mut spec: Value, pointer: &str, value: Value) -> Value {
     let (parent, key) = pointer.rsplit_once('/').unwrap_or(("", pointer));
     if let Some(parent) = spec.pointer_mut(parent).and_then(Value::as_object_mut) {
         parent.insert(key.to_owned(), value);
@@ -69,7 +69,7 @@ fn with(mut spec: Value, pointer: &str, value: Value) -> Value {
     spec
 }
 
-fn without(mut spec: Value, pointer: &str) -> Value {
+pub(crate) fn without(mut spec: Value, pointer: &str) -> Value {
     let (parent, key) = pointer.rsplit_once('/').unwrap_or(("", pointer));
     if let Some(parent) = spec.pointer_mut(parent).and_then(Value::as_object_mut) {
         parent.remove(key);
@@ -77,7 +77,7 @@ fn without(mut spec: Value, pointer: &str) -> Value {
     spec
 }
 
-fn bucket(path: &str) -> Value {
+pub(crate) fn bucket(path: &str) -> Value {
     json!({"path": path, "storage": {"s3": {"bucket": "models"}}})
 }
 
@@ -181,7 +181,7 @@ async fn places_are_accepted_and_refused_by_their_rules() -> Result<()> {
                 (json!({"storage": {"s3": {"bucket": "models"}, "inline": inline}}), "set at most one of"),
                 (json!({"storage": {"s3": {"bucket": "models"}, "persistentVolumeClaim": claim}}), "set at most one of"),
                 (json!({"storage": {"persistentVolumeClaim": claim, "inline": inline}}), "set at most one of"),
-                (json!({"path": "gs://bucket/p"}), not_understood),
+                (json!({"path": "ftp://bucket/p"}), not_understood),
                 (json!({"path": "s3://"}), not_understood),
                 (json!({"path": "s3:///p"}), not_understood),
                 (json!({"path": "s3://user:password@bucket/p"}), not_understood),
@@ -196,7 +196,7 @@ async fn places_are_accepted_and_refused_by_their_rules() -> Result<()> {
                 (json!({"path": "s3://models/p?region=eu&access_key=x"}), query),
                 (json!({"path": "s3://models/p?region="}), query),
                 (json!({"path": "s3://models/p?region=eu?"}), query),
-                (json!({"path": "pvc://claim/p?x=y"}), "a pvc:// URI has no query"),
+                (json!({"path": "pvc://claim/p?x=y"}), "this URI has no query"),
                 (json!({"path": "p", "storage": {"s3": {}}}), "set storage.s3.bucket"),
                 (json!({"path": "p", "storage": {"inline": inline}}), "inline data has no path"),
                 (bucket("/a"), "leave out the slash at its start"),
@@ -367,7 +367,12 @@ async fn volumes_are_accepted_and_refused_by_their_rules() -> Result<()> {
 }
 
 /// An object that is there, suspended, and what the API server says of other specs for it.
-async fn updates(scene: &Scene, name: &str, before: &Value, cases: Vec<(Value, Option<&str>)>) -> Result<()> {
+pub(crate) async fn updates(
+    scene: &Scene,
+    name: &str,
+    before: &Value,
+    cases: Vec<(Value, Option<&str>)>,
+) -> Result<()> {
     let before = with(before.clone(), "/suspend", json!(true));
     scene.checkpoint(name, before).await?;
     for (after, expected) in cases {
@@ -498,7 +503,8 @@ async fn unknown_fields_are_refused_when_asked_for() -> Result<()> {
         let strict = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).validation_strict() };
         for (pointer, value) in [
             ("/storge", json!({})),
-            ("/storage/gcs", json!({"bucket": "b"})),
+            ("/storage/gs", json!({"bucket": "b"})),
+            ("/storage/huggingFace", json!({"repository": "a/b", "token": "x"})),
             ("/storage/s3/secretRef", json!({"name": "x"})),
             ("/storage/s3/credentials", json!({"secretRef": {"name": "x", "namespace": "other"}})),
             ("/validation", json!({"codes": "Allow"})),

@@ -3,26 +3,23 @@
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     sync::LazyLock,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
-use checkpoint_operator::contract::{S3Access, S3Task};
+use anyhow::Result;
+use checkpoint_operator::contract::{Access, S3Task};
 use checkpoint_operator_e2e::{
     python,
     s3::{Body, S3},
+    servers,
     wait::{Now, wait_until},
 };
 use serde_json::json;
 
 pub const ADMINISTRATOR: (&str, &str) = ("administrator-key", "administrator-secret");
 pub const STRANGER: (&str, &str) = ("stranger-key", "stranger-secret");
-
-/// Ends the server and removes its folder once standard input closes, however the tests end.
-const GUARD: &str =
-    r#"folder="$1"; shift; "$@" & server=$!; read -r line; kill -KILL $server; wait $server; rm -rf "$folder""#;
 
 /// Options that take a port, the S3 server's own first.
 const PORTS: [&str; 8] = [
@@ -61,22 +58,14 @@ impl Server {
         std::fs::write(&configuration, identities.to_string())?;
         let ports = ports()?;
         let endpoint = format!("http://127.0.0.1:{}", ports[0]);
-        let log = std::fs::File::create(folder.join("log"))?;
-        let guard = Command::new("sh")
-            .args(["-c", GUARD, "guard"])
-            .arg(&folder)
-            .arg(weed()?)
-            .args(["server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"])
+        let mut weed = Command::new(weed()?);
+        weed.args(["server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"])
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"])
             .args(["-master.volumeSizeLimitMB=256", "-volume.max=2000"])
             .arg(format!("-dir={}", folder.display()))
             .arg(format!("-s3.config={}", configuration.display()))
-            .args(PORTS.iter().zip(&ports).map(|(name, port)| format!("-{name}={port}")))
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("the guard of SeaweedFS")?;
+            .args(PORTS.iter().zip(&ports).map(|(name, port)| format!("-{name}={port}")));
+        let guard = servers::start(&folder, &weed)?;
         let client = S3::connect(&endpoint, "us-east-1", ADMINISTRATOR, &[])?;
         wait_until("SeaweedFS to take a bucket and an object", Duration::from_mins(1), || {
             let tried =
@@ -100,7 +89,7 @@ pub fn source(endpoint: &str, bucket: &str, path: &str) -> S3Task {
         region: "us-east-1".into(),
         endpoint: Some(endpoint.into()),
         insecure: true,
-        access: S3Access::Secret("s3-creds".into()),
+        access: Access::Secret("s3-creds".into()),
         ..S3Task::default()
     }
 }

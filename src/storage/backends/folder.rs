@@ -202,7 +202,9 @@ impl Walk<'_> {
             return Err(StorageError::InvalidPath(format!("{} has more than {ENTRY_LIMIT} files", self.folder.uri)));
         }
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => self.entries.push(Entry { path, size: size(&stat), version: version(&stat) }),
+            FileType::RegularFile => {
+                self.entries.push(Entry { path, size: size(&stat), version: version(&stat), checksum: None });
+            }
             FileType::Directory => self.ahead.push(Ahead { path, above: above.to_vec() }),
             _ => {
                 return Err(StorageError::InvalidPath(format!(

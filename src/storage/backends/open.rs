@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::contract::{Source, environment};
 
-use super::{Folder, Inline, PickleEncoder, S3, Storage, StorageError};
+use super::{Azure, Folder, Gcs, Http, HuggingFace, Inline, PickleEncoder, S3, Storage, StorageError};
 
 /// Where the things are that a task refers to. A pod has them at fixed places, a laptop in folders of its own.
 #[derive(Clone, Default)]
@@ -21,7 +21,7 @@ pub struct Mounts {
     pub volume: Option<PathBuf>,
     /// The inline data as the user wrote it.
     pub inline: Option<String>,
-    /// Environment variables that carry the pod's own identity: those whose names begin with `AWS_`.
+    /// Environment variables that carry the pod's own identity, see [`environment::IDENTITY_PREFIXES`].
     pub identity: BTreeMap<String, String>,
 }
 
@@ -50,12 +50,19 @@ impl Mounts {
             source: environment::SOURCE_MOUNT.into(),
             volume: Some(environment::VOLUME_MOUNT.into()),
             inline: inline.and_then(decode),
-            identity: std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                .filter(|(name, _)| name.starts_with("AWS_"))
-                .collect(),
+            identity: identity(),
         }
     }
+}
+
+/// Environment variables that may carry an identity.
+#[must_use]
+pub fn identity() -> BTreeMap<String, String> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let known = |name: &str| environment::IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    std::env::vars_os().filter_map(text).filter(|(name, _)| known(name)).collect()
 }
 
 /// The backend of a source.
@@ -65,6 +72,10 @@ impl Mounts {
 pub fn open(source: &Source, mounts: &Mounts, encode: PickleEncoder) -> Result<Box<dyn Storage>, StorageError> {
     Ok(match source {
         Source::S3(task) => Box::new(S3::open(task, mounts)?),
+        Source::Gcs(task) => Box::new(Gcs::open(task, mounts)?),
+        Source::Azure(task) => Box::new(Azure::open(task, mounts)?),
+        Source::Http(task) => Box::new(Http::open(task, mounts)?),
+        Source::HuggingFace(task) => Box::new(HuggingFace::open(task, mounts)?),
         Source::Claim { claim_name, path } => Box::new(Folder::claim(claim_name, &mounts.source, path)),
         Source::Inline(task) => Box::new(Inline::new(task, mounts.inline.as_deref(), encode)?),
     })

@@ -20,10 +20,11 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// How long to wait after this many failures: anything between nothing and a bound that doubles.
+    /// How long to wait after this many failures: anything between nothing and a bound that doubles, and not less than the
+    /// server asked for.
     #[must_use]
-    pub fn delay(&self, failures: u32) -> Duration {
-        self.bound(failures).mul_f64(rand::random::<f64>())
+    pub fn delay(&self, failures: u32, asked: Option<Duration>) -> Duration {
+        self.bound(failures).mul_f64(rand::random::<f64>()) + asked.unwrap_or_default()
     }
 
     fn bound(&self, failures: u32) -> Duration {
@@ -41,6 +42,7 @@ mod tests {
         let retry = Retry { attempts: 9, base: Duration::from_millis(100), cap: Duration::from_secs(1) };
         let bounds: Vec<_> = [1, 2, 3, 4, 5, 40].map(|failures| retry.bound(failures).as_millis()).into();
         assert_eq!(bounds, [100, 200, 400, 800, 1000, 1000]);
-        assert!((0..100).all(|_| retry.delay(2) <= Duration::from_millis(200)));
+        assert!(retry.delay(1, Some(Duration::from_secs(7))) >= Duration::from_secs(7));
+        assert!((0..100).all(|_| retry.delay(2, None) <= Duration::from_millis(200)));
     }
 }

@@ -198,7 +198,6 @@ pub const SUBJECTS: &[Subject] = &[
     text("report", texts::report).words("json"),
     text("listing", texts::listing).words("xml"),
     text("path", texts::path),
-    text("location", texts::location),
     text("glob", texts::glob),
     text("yaml", texts::yaml).like(&["mlflow"]).words("yaml"),
 ];

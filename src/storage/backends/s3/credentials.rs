@@ -1,11 +1,6 @@
 //! Who reads a bucket: a Secret's files, nobody, or the pod's own identity. Reads files.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use object_store::{
     CredentialProvider,
@@ -14,91 +9,46 @@ use object_store::{
 
 use crate::contract::environment::S3_KEYS;
 
-use super::super::StorageError;
+use super::super::{
+    StorageError,
+    remote::secret::{SecretFiles, word},
+};
 
-/// The kubelet updates mounted Secrets about once a minute.
-const FRESH: Duration = Duration::from_mins(1);
+/// Keys of a bucket in files.
+#[derive(Debug)]
+pub(super) struct KeyFiles(SecretFiles);
 
-/// Keys in files below a folder, read again when they may have changed.
-pub(super) struct SecretFiles {
-    folder: PathBuf,
-    secret: String,
-    read: Mutex<Option<(Instant, Arc<AwsCredential>)>>,
-}
-
-impl std::fmt::Debug for SecretFiles {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("SecretFiles").field("secret", &self.secret).finish_non_exhaustive()
-    }
-}
-
-impl SecretFiles {
+impl KeyFiles {
     pub(super) fn new(folder: PathBuf, secret: String) -> Self {
-        Self { folder, secret, read: Mutex::new(None) }
+        Self(SecretFiles::new(folder, secret, &S3_KEYS))
     }
 
     /// Reads the files again and says whether they hold something else than before.
     pub(super) fn reload(&self) -> Result<bool, StorageError> {
-        let fresh = Arc::new(self.read_files()?);
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = read.as_ref().is_none_or(|(_, old)| *old != fresh);
-        *read = Some((Instant::now(), fresh));
-        Ok(changed)
+        self.0.reload()
     }
 
     /// The keys, read now unless they were a moment ago.
-    pub(super) fn current(&self) -> Result<Arc<AwsCredential>, StorageError> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((when, keys)) = read.as_ref()
-            && when.elapsed() < FRESH
-        {
-            return Ok(Arc::clone(keys));
-        }
-        let fresh = Arc::new(self.read_files()?);
-        *read = Some((Instant::now(), Arc::clone(&fresh)));
-        Ok(fresh)
-    }
-
-    fn read_files(&self) -> Result<AwsCredential, StorageError> {
-        let [id, secret, token] = S3_KEYS.map(|key| self.key(key));
-        let (id, secret) = (id?, secret?);
-        if id.is_none() && secret.is_none() {
-            return Err(StorageError::AccessDenied(format!(
-                "Secret {} does not exist, or has neither {} nor {}",
-                self.secret, S3_KEYS[0], S3_KEYS[1]
-            )));
-        }
-        let missing = |key: &str| StorageError::AccessDenied(format!("Secret {} has no key {key}", self.secret));
+    pub(super) fn current(&self) -> Result<AwsCredential, StorageError> {
+        let keys = self.0.current()?;
+        let value = |name| Ok(word(&self.0, &keys, name)?.map(str::to_owned));
+        let [id, secret, token] = S3_KEYS.map(value);
         Ok(AwsCredential {
-            key_id: id.ok_or_else(|| missing(S3_KEYS[0]))?,
-            secret_key: secret.ok_or_else(|| missing(S3_KEYS[1]))?,
+            key_id: id?.ok_or_else(|| self.0.missing(S3_KEYS[0]))?,
+            secret_key: secret?.ok_or_else(|| self.0.missing(S3_KEYS[1]))?,
             token: token?,
         })
-    }
-
-    /// The text of a key; none when it is not there or empty.
-    fn key(&self, key: &str) -> Result<Option<String>, StorageError> {
-        let problem = |what: &str| StorageError::AccessDenied(format!("key {key} of Secret {} {what}", self.secret));
-        let text = match std::fs::read(self.folder.join(key)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(problem(&format!("cannot be read: {}", error.kind()))),
-        };
-        // Line breaks at the end are the most common mistake in Secrets, and never a part of a key.
-        let trimmed = text.trim_ascii();
-        if trimmed.iter().any(|byte| !byte.is_ascii_graphic()) || trimmed.len() > 16 << 10 {
-            return Err(problem("has characters that such a key cannot have"));
-        }
-        Ok((!trimmed.is_empty()).then(|| String::from_utf8_lossy(trimmed).into_owned()))
     }
 }
 
 #[async_trait::async_trait]
-impl CredentialProvider for SecretFiles {
+impl CredentialProvider for KeyFiles {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        self.current().map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })
+        self.current()
+            .map(Arc::new)
+            .map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })
     }
 }
 
@@ -150,19 +100,22 @@ pub(super) fn ambient(
 mod tests {
     use super::*;
 
-    fn files(entries: &[(&str, &str)]) -> (tempfile::TempDir, SecretFiles) {
+    fn files(entries: &[(&str, &str)]) -> (tempfile::TempDir, KeyFiles) {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in entries {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        let files = SecretFiles::new(folder.path().to_owned(), "s3-creds".into());
+        let files = KeyFiles::new(folder.path().to_owned(), "s3-creds".into());
         (folder, files)
     }
 
     #[test]
     fn a_missing_key_is_named() {
         let table: &[(&[(&str, &str)], &str)] = &[
-            (&[], "Secret s3-creds does not exist, or has neither AWS_ACCESS_KEY_ID nor AWS_SECRET_ACCESS_KEY"),
+            (
+                &[],
+                "Secret s3-creds does not exist, or has none of the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
+            ),
             (&[("AWS_ACCESS_KEY_ID", "a")], "Secret s3-creds has no key AWS_SECRET_ACCESS_KEY"),
             (
                 &[("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", " \n")],

@@ -1,110 +1,28 @@
 //! The backend against a server that misbehaves on purpose.
 
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
-
-use futures::TryStreamExt;
+use std::net::TcpListener;
 
 use super::*;
-use crate::contract::Reason;
-
-/// What the server does with one request, given its head.
-type Behaviour = dyn Fn(usize, &str) -> Answer + Send + Sync;
-
-enum Answer {
-    /// Sends this and closes the connection.
-    Send(Vec<u8>),
-    /// Sends this and stays silent.
-    Stall(Vec<u8>),
-}
-
-struct Server {
-    address: SocketAddr,
-    heads: Arc<Mutex<Vec<String>>>,
-}
-
-impl Server {
-    fn start(behaviour: impl Fn(usize, &str) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let heads = Arc::new(Mutex::new(Vec::new()));
-        let (behaviour, seen): (Arc<Behaviour>, _) = (Arc::new(behaviour), Arc::clone(&heads));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (behaviour, seen) = (Arc::clone(&behaviour), Arc::clone(&seen));
-                std::thread::spawn(move || serve(stream.unwrap(), &*behaviour, &seen));
-            }
-        });
-        Self { address, heads }
-    }
-
-    fn requests(&self) -> usize {
-        self.heads.lock().unwrap().len()
-    }
-
-    fn storage(&self) -> S3 {
-        open(&task(&format!("http://{}", self.address))).unwrap()
-    }
-}
-
-fn serve(mut stream: TcpStream, behaviour: &Behaviour, seen: &Mutex<Vec<String>>) {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        if stream.read(&mut byte).unwrap_or(0) == 0 {
-            return;
-        }
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap();
-    let number = {
-        let mut seen = seen.lock().unwrap();
-        seen.push(head.clone());
-        seen.len()
-    };
-    match behaviour(number, &head) {
-        Answer::Send(bytes) => _ = stream.write_all(&bytes),
-        Answer::Stall(bytes) => {
-            _ = stream.write_all(&bytes);
-            _ = stream.read(&mut byte);
-        }
-    }
-}
-
-fn response(status: u16, headers: &str, body: &str) -> Answer {
-    Answer::Send(
-        format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
-            .into(),
-    )
-}
+use crate::{
+    contract::Reason,
+    storage::{
+        Storage,
+        backends::remote::testing::{self, Answer, Server, response},
+    },
+};
 
 fn error(status: u16, code: &str) -> Answer {
     response(status, "", &format!("<Error><Code>{code}</Code><Message>canary-body</Message></Error>"))
 }
 
-/// The part of a ten-byte file that the head asks for.
+const HEADERS: &str = "etag: \"e\"\r\nlast-modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n";
+
 fn part(head: &str) -> Answer {
-    let range = head.lines().find_map(|line| line.strip_prefix("range: bytes=")).unwrap();
-    let (first, last) = range.trim().split_once('-').unwrap();
-    let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
-    partial(first, last, &"0123456789"[first..=last])
+    testing::part(head, HEADERS)
 }
 
-fn partial(first: usize, last: usize, body: &str) -> Answer {
-    let headers = format!(
-        "content-range: bytes {first}-{last}/10\r\netag: \"e\"\r\nlast-modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n"
-    );
-    response(206, &headers, body)
-}
-
-fn cut(answer: Answer, bytes: usize) -> Vec<u8> {
-    let (Answer::Send(mut whole) | Answer::Stall(mut whole)) = answer;
-    whole.truncate(whole.len() - bytes);
-    whole
+fn open_at(server: &Server) -> Remote<S3> {
+    open(&task(&server.url())).unwrap()
 }
 
 fn task(endpoint: &str) -> S3Task {
@@ -114,44 +32,48 @@ fn task(endpoint: &str) -> S3Task {
         region: "us-east-1".into(),
         endpoint: Some(endpoint.into()),
         insecure: true,
-        access: S3Access::Anonymous,
+        access: Access::Anonymous,
         ..S3Task::default()
     }
 }
 
-fn install_tls() {
-    // The second of two calls in one process is refused, which is as good.
-    _ = rustls::crypto::ring::default_provider().install_default();
-}
-
-fn open(task: &S3Task) -> Result<S3, StorageError> {
+fn open(task: &S3Task) -> Result<Remote<S3>, StorageError> {
     open_in(task, &Mounts::default())
 }
 
-fn open_in(task: &S3Task, mounts: &Mounts) -> Result<S3, StorageError> {
-    install_tls();
-    let retry = Retry { attempts: 3, base: Duration::from_millis(1), cap: Duration::from_millis(2) };
-    let timeouts = Timeouts { connect: Duration::from_secs(5), stall: Duration::from_millis(300) };
+fn open_in(task: &S3Task, mounts: &Mounts) -> Result<Remote<S3>, StorageError> {
+    let (retry, timeouts) = testing::impatience();
     S3::open_with(task, mounts, retry, timeouts)
 }
 
 fn entry() -> Entry {
-    Entry { path: "file".into(), size: 10, version: "\"e\"".into() }
+    Entry { path: "file".into(), size: 10, version: "\"e\"".into(), checksum: None }
 }
 
-async fn read(storage: &S3, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
-    let entry = entry();
-    let pieces: Vec<Bytes> = storage.read(&entry, range).try_collect().await?;
-    Ok(pieces.concat())
+async fn read(storage: &Remote<S3>, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
+    testing::read(storage, &entry(), range).await
+}
+
+#[tokio::test]
+async fn faults_are_survived_or_named() {
+    let faults = testing::Faults {
+        open: &|url| Box::new(open(&task(url)).unwrap()),
+        entry: entry(),
+        headers: HEADERS,
+        aside: |_| None,
+        stored: true,
+        in_sequence: false,
+    };
+    faults.hold().await;
 }
 
 #[tokio::test]
 async fn a_range_is_read_pinned_to_its_version() {
     let server = Server::start(|_, head| part(head));
-    assert_eq!(read(&server.storage(), 2..7).await.unwrap(), b"23456");
-    assert_eq!(read(&server.storage(), 3..3).await.unwrap(), b"");
+    assert_eq!(read(&open_at(&server), 2..7).await.unwrap(), b"23456");
+    assert_eq!(read(&open_at(&server), 3..3).await.unwrap(), b"");
     assert_eq!(server.requests(), 1);
-    let head = server.heads.lock().unwrap()[0].clone();
+    let head = server.heads()[0].clone();
     assert!(head.starts_with("GET /training/run/step-1/file HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("if-match: \"e\"\r\n") && !head.contains("authorization"), "{head}");
 }
@@ -167,16 +89,6 @@ async fn reads_fail_with_the_right_reason() {
         (|_| error(503, "SlowDown"), Reason::Unreachable, 3),
         (|_| error(429, ""), Reason::Unreachable, 3),
         (|_| response(302, "location: http://169.254.169.254/\r\n", ""), Reason::InvalidSpec, 1),
-        (|_| response(200, "etag: \"e\"\r\n", "0123456789"), Reason::Unreachable, 3),
-        (|_| partial(0, 9, "0123456789"), Reason::Unreachable, 3),
-        (|head| Answer::Stall(cut(part(head), 9)), Reason::Unreachable, 3),
-        (
-            |_| {
-                Answer::Send(b"HTTP/1.1 206 X\r\ncontent-length: 9\r\ncontent-range: bytes 1-9/11\r\netag: \"e\"\r\nlast-modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n\r\n123456789".into())
-            },
-            Reason::SourceChanged,
-            1,
-        ),
         (
             |_| {
                 Answer::Send(b"HTTP/1.1 206 X\r\ncontent-length: 9\r\ncontent-range: bytes 1-9/10\r\netag: \"f\"\r\nlast-modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n\r\n123456789".into())
@@ -184,31 +96,15 @@ async fn reads_fail_with_the_right_reason() {
             Reason::SourceChanged,
             1,
         ),
-        (|_| Answer::Send(Vec::new()), Reason::Unreachable, 3),
-        (|_| Answer::Send(b"garbage\r\n\r\n".into()), Reason::Unreachable, 3),
     ];
     for (number, (make, reason, requests)) in table.iter().enumerate() {
         let make = *make;
         let server = Server::start(move |_, head| make(head));
-        let error = read(&server.storage(), 1..10).await.unwrap_err();
+        let error = read(&open_at(&server), 1..10).await.unwrap_err();
         assert_eq!(error.reason(), *reason, "{number}: {error}");
         assert_eq!(server.requests(), *requests, "{number}: {error}");
         assert!(!error.to_string().contains("canary"), "{error}");
     }
-}
-
-#[tokio::test]
-async fn a_read_goes_on_where_it_broke_off() {
-    let server = Server::start(|number, head| match number {
-        1 => error(503, "SlowDown"),
-        2 => Answer::Send(cut(part(head), 4)),
-        3 => Answer::Stall(cut(part(head), 2)),
-        _ => part(head),
-    });
-    assert_eq!(read(&server.storage(), 0..10).await.unwrap(), b"0123456789");
-    let heads = server.heads.lock().unwrap();
-    let ranges: Vec<_> = heads.iter().filter_map(|head| head.lines().find(|line| line.starts_with("range"))).collect();
-    assert_eq!(ranges, ["range: bytes=0-9", "range: bytes=0-9", "range: bytes=6-9", "range: bytes=8-9"]);
 }
 
 #[tokio::test]
@@ -248,7 +144,7 @@ async fn listings_fail_with_the_right_reason() {
     for (make, reason, expected) in table {
         let make = *make;
         let server = Server::start(move |_, head| make(head));
-        let error = server.storage().list().await.unwrap_err();
+        let error = open_at(&server).list().await.unwrap_err();
         assert_eq!(error.reason(), *reason, "{error}");
         assert!(error.to_string().contains(expected) && !error.to_string().contains("canary"), "{error}");
     }
@@ -265,7 +161,7 @@ async fn pages_are_followed() {
         let contents = format!("<Contents><Key>{key}</Key><Size>1</Size><ETag>&quot;e&quot;</ETag></Contents>");
         response(200, "", &format!("<ListBucketResult>{rest}{contents}</ListBucketResult>"))
     });
-    let listing = server.storage().list().await.unwrap();
+    let listing = open_at(&server).list().await.unwrap();
     assert_eq!(listing.entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["a b+%", "z"]);
 }
 
@@ -288,7 +184,7 @@ async fn a_renewed_secret_is_used_after_a_refusal() {
         std::fs::write(folder.path().join("AWS_SECRET_ACCESS_KEY"), "canary-secret").unwrap();
     };
     write("old");
-    let task = S3Task { access: S3Access::Secret("s3-creds".into()), ..task(&format!("http://{}", server.address)) };
+    let task = S3Task { access: Access::Secret("s3-creds".into()), ..task(&server.url()) };
     let storage = open_in(&task, &Mounts { credentials: folder.path().to_owned(), ..Mounts::default() }).unwrap();
     let error = storage.list().await.unwrap_err();
     assert_eq!((error.reason(), server.requests()), (Reason::AccessDenied, 1), "{error}");
@@ -314,36 +210,16 @@ async fn hosts_that_cannot_be_reached_are_named() {
     assert!(matches!(plain.list().await.unwrap_err(), StorageError::Unreachable(_) | StorageError::Tls(_)));
 }
 
-/// A server whose certificate no one knows; the fixtures were made with openssl for 127.0.0.1 and are valid for 100 years.
-fn tls_server() -> SocketAddr {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-    install_tls();
-    let certificate = CertificateDer::from_pem_slice(include_bytes!("fixtures/server.crt")).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(include_bytes!("fixtures/server.key")).unwrap();
-    let config =
-        rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
-    let config = Arc::new(config);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
-            let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
-            let mut head = [0; 4096];
-            if stream.read(&mut head).is_ok() {
-                let body =
-                    "<ListBucketResult><Contents><Key>run/step-1/a</Key><Size>1</Size></Contents></ListBucketResult>";
-                _ = write!(stream, "HTTP/1.1 200 X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                _ = stream.flush();
-            }
-        }
-    });
-    address
-}
-
 #[tokio::test]
 async fn certificates_are_checked() {
-    let task = task(&format!("https://{}", tls_server()));
+    let server = Server::start_tls(|_, _| {
+        response(
+            200,
+            "",
+            "<ListBucketResult><Contents><Key>run/step-1/a</Key><Size>1</Size></Contents></ListBucketResult>",
+        )
+    });
+    let task = task(&server.url());
     let unknown = open(&task).unwrap().list().await.unwrap_err();
     assert!(matches!(&unknown, StorageError::Tls(text) if text.contains("caBundle")), "{unknown}");
 
@@ -356,7 +232,7 @@ async fn certificates_are_checked() {
     std::fs::write(&ca, "nonsense").unwrap();
     let nonsense = open_in(&task, &mounts).err().unwrap();
     assert!(matches!(&nonsense, StorageError::Tls(text) if text.contains("no PEM")), "{nonsense}");
-    std::fs::write(&ca, include_bytes!("fixtures/ca.crt")).unwrap();
+    std::fs::write(&ca, testing::CA).unwrap();
     assert_eq!(open_in(&task, &mounts).unwrap().list().await.unwrap().entries.len(), 1);
 }
 
@@ -382,8 +258,8 @@ fn settings_are_checked_before_anyone_is_contacted() {
     assert_eq!(with(|task| task.bucket = "a/b".into()), Some(Reason::InvalidSpec));
     assert_eq!(with(|task| task.region = "eu/../x".into()), Some(Reason::InvalidSpec));
     assert_eq!(with(|task| task.path = "a/../b".into()), Some(Reason::InvalidPath));
-    assert_eq!(with(|task| task.access = S3Access::Ambient), Some(Reason::AccessDenied));
-    assert_eq!(with(|task| task.access = S3Access::Secret("none".into())), Some(Reason::AccessDenied));
+    assert_eq!(with(|task| task.access = Access::Ambient), Some(Reason::AccessDenied));
+    assert_eq!(with(|task| task.access = Access::Secret("none".into())), Some(Reason::AccessDenied));
 }
 
 #[test]
@@ -394,7 +270,7 @@ fn buckets_have_their_address() {
             region: region.into(),
             endpoint: endpoint.map(str::to_owned),
             virtual_hosted,
-            access: S3Access::Anonymous,
+            access: Access::Anonymous,
             ..S3Task::default()
         };
         bucket_url(&task).unwrap().to_string()

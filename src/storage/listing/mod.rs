@@ -1,56 +1,28 @@
-//! Lists a bucket as it is: keys whole, folder markers told apart from files. Parsing is pure; requests are made by the caller.
-//!
-//! `object_store` drops slashes at the ends of keys, which makes a marker `a/` look like an empty file `a`, and refuses
-//! whole pages for one odd key. The XML is that of `ListObjectsV2`:
-//! <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html>.
+//! Gathers the pages of a listing: keys become files, folder markers are told apart from them. Pure, no I/O.
 
-use serde::Deserialize;
+pub mod s3;
 
 use crate::contract::manifest::is_reserved;
 
 use super::{
-    Entry, Listing, StorageError,
+    Checksum, Entry, Listing, StorageError,
     paths::{self, ENTRY_LIMIT},
 };
 
-/// A page of keys.
-#[derive(Debug, Deserialize)]
-#[serde(rename = "ListBucketResult", rename_all = "PascalCase")]
-pub struct Page {
-    /// The keys.
-    #[serde(default)]
-    pub contents: Vec<Object>,
-    /// Whether there are more pages.
-    #[serde(default)]
-    pub is_truncated: bool,
-    /// What to ask for the next one with.
-    #[serde(default)]
-    pub next_continuation_token: Option<String>,
-}
+/// Most pages in a row that name nothing: stores that filter send some, a broken one sends them for ever.
+const EMPTY_PAGES: usize = 1000;
 
-/// A key.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+/// A key of a store without folders.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Object {
     /// The whole key.
     pub key: String,
     /// Size in bytes.
     pub size: u64,
-    /// What tells versions apart, with its quotes.
-    #[serde(rename = "ETag", default)]
-    pub e_tag: String,
-}
-
-impl Page {
-    /// Parses the body of an answer; none when it is something else.
-    #[must_use]
-    pub fn parse(body: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(body).ok()?;
-        if !text.contains("<ListBucketResult") {
-            return None;
-        }
-        quick_xml::de::from_str(text).ok()
-    }
+    /// As [`Entry::version`].
+    pub version: String,
+    /// As [`Entry::checksum`].
+    pub checksum: Option<Checksum>,
 }
 
 /// Gathers the pages of a listing.
@@ -61,14 +33,16 @@ pub struct Gathering {
     prefix: String,
     entries: Vec<Entry>,
     markers: usize,
+    /// Pages without a key since the last one with some.
+    empty_pages: usize,
 }
 
 impl Gathering {
-    /// Of the keys below a path in the bucket; the URI is for messages.
+    /// For the keys below a path, which has no slash at its ends.
     #[must_use]
     pub fn new(uri: String, path: &str) -> Self {
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
-        Self { uri, prefix, entries: Vec::new(), markers: 0 }
+        Self { uri, prefix, entries: Vec::new(), markers: 0, empty_pages: 0 }
     }
 
     /// What keys must begin with: whole segments, so that `step-1` does not bring `step-10`.
@@ -81,18 +55,20 @@ impl Gathering {
     ///
     /// # Errors
     /// When a key cannot be a file of a volume, or there are too many.
-    pub fn add(&mut self, objects: Vec<Object>) -> Result<(), StorageError> {
+    pub fn add(&mut self, objects: impl IntoIterator<Item = Object>) -> Result<(), StorageError> {
+        let mut empty = true;
         for object in objects {
+            empty = false;
             // Servers that ignore the prefix exist; what lies beside it is not ours to judge.
-            let Some(path) = object.key.strip_prefix(&self.prefix) else { continue };
+            let Some(path) = object.key.strip_prefix(&self.prefix).map(str::to_owned) else { continue };
             if object.size == 0 && (path.is_empty() || path.ends_with('/')) {
                 self.markers += 1;
                 continue;
             }
-            paths::check(path).map_err(|problem| {
+            paths::check(&path).map_err(|problem| {
                 StorageError::InvalidPath(format!("the key {:?} cannot be a file: {problem}; rename it", object.key))
             })?;
-            if is_reserved(path) {
+            if is_reserved(&path) {
                 return Err(StorageError::InvalidPath(format!(
                     "the key {:?} has a name that volumes use themselves; rename or remove it",
                     object.key
@@ -104,7 +80,12 @@ impl Gathering {
                     self.uri
                 )));
             }
-            self.entries.push(Entry { path: path.to_owned(), size: object.size, version: object.e_tag });
+            let Object { size, version, checksum, .. } = object;
+            self.entries.push(Entry { path, size, version, checksum });
+        }
+        self.empty_pages = if empty { self.empty_pages + 1 } else { 0 };
+        if self.empty_pages > EMPTY_PAGES {
+            return Err(StorageError::Unreachable(format!("the listing of {} goes on without an end", self.uri)));
         }
         Ok(())
     }
@@ -145,8 +126,12 @@ mod tests {
 
     fn gather(path: &str, keys: Keys<'_>) -> Result<Option<Vec<String>>, StorageError> {
         let mut gathering = Gathering::new("s3://b".into(), path);
-        let objects = keys.iter().map(|(key, size)| Object { key: (*key).into(), size: *size, e_tag: "\"e\"".into() });
-        gathering.add(objects.collect())?;
+        gathering.add(keys.iter().map(|(key, size)| Object {
+            key: (*key).into(),
+            size: *size,
+            version: "e".into(),
+            checksum: None,
+        }))?;
         Ok(gathering.finish()?.map(|listing| listing.entries.into_iter().map(|entry| entry.path).collect()))
     }
 
@@ -185,23 +170,8 @@ mod tests {
             assert!(error.to_string().contains(part), "{keys:?}: {error}");
         }
         assert_eq!(gather("a", &[("ab", 1)]).unwrap(), None);
-    }
-
-    #[test]
-    fn pages_are_parsed() {
-        let page = Page::parse(
-            br#"<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>
-            <IsTruncated>true</IsTruncated><Contents><Key>a &amp; b/</Key><Size>0</Size><ETag>&quot;x&quot;</ETag></Contents><KeyCount>2</KeyCount>
-            <Contents><Key>&lt;c </Key><LastModified>2024-01-01T00:00:00Z</LastModified><Size>5000000000000</Size></Contents>
-            <NextContinuationToken>t/=</NextContinuationToken></ListBucketResult>"#,
-        )
-        .unwrap();
-        assert_eq!(page.contents[0].key, "a & b/");
-        assert_eq!(page.contents[0].e_tag, "\"x\"");
-        assert_eq!(page.contents[1].key, "<c ");
-        assert_eq!(page.contents[1].size, 5_000_000_000_000);
-        assert_eq!((page.is_truncated, page.next_continuation_token.as_deref()), (true, Some("t/=")));
-        assert!(Page::parse(b"<html>hello</html>").is_none());
-        assert!(Page::parse(b"").is_none());
+        let mut endless = Gathering::new("s3://b".into(), "");
+        let error = (0..=EMPTY_PAGES).find_map(|_| endless.add([]).err()).unwrap();
+        assert_eq!(error.reason(), Reason::Unreachable);
     }
 }

@@ -1,112 +1,94 @@
-//! From an error of the HTTP client to what a user can act on. Pure, no I/O.
-//!
-//! Only the kinds of errors in the chain are looked at. Their texts, which may hold URLs and bodies, are never passed on.
+//! What the answers of an S3 server mean. Pure, no I/O.
 
-use std::{error::Error, io, iter::successors};
+use reqwest::header::HeaderMap;
 
-use object_store::client::{HttpError, HttpErrorKind};
+use crate::contract::Access;
 
-use crate::contract::S3Access;
-
-use super::{
-    super::StorageError,
-    client::{Answer, NameError},
+use super::super::{
+    StorageError,
+    remote::{
+        client::{Answer, Manners},
+        errors::{Asked, Place},
+    },
 };
 
-/// What was being done where, for messages.
+/// Tells the region that a bucket is in.
+const REGION: &str = "x-amz-bucket-region";
+
+/// How S3 servers answer: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>.
+pub(super) static MANNERS: Manners = Manners { server: "an S3 server", codes: CODES, code, headers: &[REGION] };
+
+/// Codes of S3 errors that may be shown.
+const CODES: &[&str] = &[
+    "AccessDenied",
+    "AccountProblem",
+    "AllAccessDisabled",
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IllegalLocationConstraintException",
+    "InternalError",
+    "InvalidAccessKeyId",
+    "InvalidBucketName",
+    "InvalidIdentityToken",
+    "InvalidObjectState",
+    "InvalidRange",
+    "InvalidRequest",
+    "InvalidToken",
+    "NoSuchBucket",
+    "NoSuchKey",
+    "NotSignedUp",
+    "PermanentRedirect",
+    "PreconditionFailed",
+    "RequestTimeTooSkewed",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SignatureDoesNotMatch",
+    "SlowDown",
+    "TemporaryRedirect",
+    "TokenRefreshRequired",
+];
+
+fn code(_: &HeaderMap, body: &str) -> Option<String> {
+    let after = body.split_once("<Code>")?.1;
+    Some(after.split_once("</Code>")?.0.trim().to_owned())
+}
+
+/// Whether the text can be the name of a region.
+pub(super) fn is_region(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// What was asked, for messages.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub bucket: String,
-    /// Host and port.
-    pub host: String,
+pub(super) struct Bucket {
+    pub place: Place,
+    /// The bucket's name.
+    pub name: String,
     pub region: String,
-    pub access: S3Access,
-    pub has_ca: bool,
+    pub access: Access,
 }
 
-/// What was asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Asked<'a> {
-    Listing,
-    File(&'a str),
-}
-
-/// An error and what caused it, from the outside in. An `io::Error` hides what it holds from `source`.
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => Some(inner as &(dyn Error + 'static)),
-        None => error.source(),
-    })
-}
-
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    chain(error).find_map(|cause| cause.downcast_ref())
-}
-
-impl Place {
+impl Bucket {
     /// The error as one that can be shown.
-    pub(super) fn explain(&self, error: &(dyn Error + 'static), asked: Asked<'_>) -> StorageError {
-        if let Some(own) = find::<StorageError>(error) {
-            return own.clone();
-        }
-        if let Some(answer) = find::<Answer>(error) {
-            return self.answer(answer, asked);
-        }
-        if let Some(name) = find::<NameError>(error) {
-            return StorageError::Unreachable(name.to_string());
-        }
-        if let Some(tls) = find::<rustls::Error>(error) {
-            return self.tls(tls);
-        }
-        let host = &self.host;
-        let system = chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
-        let kind = find::<HttpError>(error).map(HttpError::kind);
-        StorageError::Unreachable(match (system.map(io::Error::kind), kind) {
-            (Some(io::ErrorKind::ConnectionRefused), _) => {
-                format!("{host} refuses connections: nothing listens there, or a firewall is in the way")
-            }
-            (Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable), _) => {
-                format!("there is no route to {host}")
-            }
-            (_, Some(HttpErrorKind::Connect)) => format!("no connection to {host} could be made"),
-            (_, Some(HttpErrorKind::Timeout)) => format!("{host} did not answer in time"),
-            _ => format!("{host} broke off, or its answer is not one of an S3 server"),
-        })
-    }
-
-    fn tls(&self, error: &rustls::Error) -> StorageError {
-        let host = &self.host;
-        StorageError::Tls(match error {
-            rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) if self.has_ca => format!(
-                "the certificate of {host} is signed by an unknown authority: storage.s3.caBundle does not hold it"
-            ),
-            rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => format!(
-                "the certificate of {host} is signed by an unknown authority: put that into a ConfigMap and name it in storage.s3.caBundle"
-            ),
-            rustls::Error::InvalidCertificate(problem) => format!("the certificate of {host} is not valid: {problem}"),
-            rustls::Error::InvalidMessage(_) => {
-                format!("{host} does not speak TLS: is it an http:// endpoint (with insecure: true)?")
-            }
-            other => format!("no TLS connection to {host}: {other}"),
-        })
+    pub(super) fn explain(&self, error: &(dyn std::error::Error + 'static), asked: Asked<'_>) -> StorageError {
+        self.place.explain(error, |answer| self.answer(answer, asked))
     }
 
     fn answer(&self, answer: &Answer, asked: Asked<'_>) -> StorageError {
         let Answer { host, status, .. } = answer;
-        let shown = answer.code.map_or_else(|| status.to_string(), |code| format!("{status} {code}"));
+        let shown = answer.shown();
         match (status, answer.code) {
-            (_, Some("NoSuchBucket")) => {
-                StorageError::NotFound(format!("there is no bucket {} at {host}", self.bucket))
-            }
+            (_, Some("NoSuchBucket")) => StorageError::NotFound(format!("there is no bucket {} at {host}", self.name)),
             (404 | 410, _) => match asked {
                 Asked::File(path) => StorageError::Changed(format!("{path} is gone since it was listed")),
                 Asked::Listing => {
-                    StorageError::NotFound(format!("there is no bucket {} at {host}, or no S3 server", self.bucket))
+                    StorageError::NotFound(format!("there is no bucket {} at {host}, or no S3 server", self.name))
                 }
             },
             (304 | 412, _) => StorageError::Changed(match asked {
                 Asked::File(path) => format!("{path} is no longer the file that was listed"),
-                Asked::Listing => format!("the bucket {} changed while it was listed", self.bucket),
+                Asked::Listing => format!("the bucket {} changed while it was listed", self.name),
             }),
             (416, _) => StorageError::Changed(match asked {
                 Asked::File(path) => format!("{path} is shorter than it was listed"),
@@ -133,7 +115,7 @@ impl Place {
                 "{host} answered {status} to a request for a range: it does not serve ranges"
             )),
             (408 | 425 | 429 | 500.., _) | (_, Some("RequestTimeout" | "SlowDown" | "ServiceUnavailable")) => {
-                StorageError::Unreachable(format!("{host} answered {shown}"))
+                answer.busy()
             }
             _ => StorageError::InvalidSpec(format!(
                 "{host} answered {shown}: check endpoint, addressing and bucket; it may not be an S3 server"
@@ -142,8 +124,8 @@ impl Place {
     }
 
     fn elsewhere(&self, answer: &Answer) -> StorageError {
-        let (host, bucket) = (&answer.host, &self.bucket);
-        StorageError::InvalidSpec(match &answer.region {
+        let (host, bucket) = (&answer.host, &self.name);
+        StorageError::InvalidSpec(match answer.headers.get(REGION).filter(|text| is_region(text)) {
             Some(region) if *region != self.region => format!(
                 "the bucket {bucket} is in region {region} and not in {}: set storage.s3.region to {region}",
                 self.region
@@ -157,46 +139,46 @@ impl Place {
 
     fn refused(&self, answer: &Answer, shown: &str) -> StorageError {
         let who = match &self.access {
-            S3Access::Secret(name) => format!("the keys of Secret {name}"),
-            S3Access::Anonymous => "requests without credentials".to_owned(),
-            S3Access::Ambient => "the identity of the service account".to_owned(),
+            Access::Secret(name) => format!("the keys of Secret {name}"),
+            Access::Anonymous => "requests without credentials".to_owned(),
+            Access::Ambient => "the identity of the service account".to_owned(),
         };
         let remedy = match (answer.code, &self.access) {
-            (Some("InvalidAccessKeyId"), S3Access::Secret(_)) => "AWS_ACCESS_KEY_ID is not known there",
-            (Some("SignatureDoesNotMatch"), S3Access::Secret(_)) => {
+            (Some("InvalidAccessKeyId"), Access::Secret(_)) => "AWS_ACCESS_KEY_ID is not known there",
+            (Some("SignatureDoesNotMatch"), Access::Secret(_)) => {
                 "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID"
             }
             (
                 Some("ExpiredToken" | "ExpiredTokenException" | "InvalidToken" | "TokenRefreshRequired"),
-                S3Access::Secret(_),
+                Access::Secret(_),
             ) => "AWS_SESSION_TOKEN is expired or not valid: renew the Secret",
             (Some("RequestTimeTooSkewed"), _) => "the clock of the node is wrong",
-            (_, S3Access::Anonymous) => "make the bucket public or set storage.s3.credentials.secretRef",
+            (_, Access::Anonymous) => "make the bucket public or set storage.s3.credentials.secretRef",
             _ => "allow s3:ListBucket on the bucket and s3:GetObject on its objects",
         };
         StorageError::AccessDenied(format!(
             "{} refuses {who} ({shown}) for bucket {}: {remedy}",
-            answer.host, self.bucket
+            answer.host, self.name
         ))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use object_store::client::{HttpError, HttpErrorKind};
+
     use super::*;
 
     fn explain(status: u16, code: Option<&'static str>, asked: Asked<'_>) -> StorageError {
-        let place = Place {
-            bucket: "training".into(),
-            host: "s3.test:443".into(),
-            region: "us-east-1".into(),
-            access: S3Access::Secret("s3-creds".into()),
-            has_ca: false,
-        };
-        let answer = Answer { host: "s3.test:443".into(), status, code, region: Some("eu-west-1".into()) };
+        let host = "s3.test:443".to_owned();
+        let place = Place { host: host.clone(), field: "storage.s3", has_ca: false, manners: &MANNERS };
+        let (name, region) = ("training".to_owned(), "us-east-1".to_owned());
+        let bucket = Bucket { place, name, region, access: Access::Secret("s3-creds".into()) };
+        let headers = [(REGION, "eu-west-1".to_owned())].into();
+        let answer = Answer { host, status, code, headers, retry_after: None };
         let outer = HttpError::new(HttpErrorKind::Unknown, answer);
         let outer = object_store::Error::Generic { store: "S3", source: Box::new(outer) };
-        place.explain(&outer, asked)
+        bucket.explain(&outer, asked)
     }
 
     #[test]
@@ -228,12 +210,5 @@ mod tests {
             assert_eq!(error.reason(), reason, "{status} {code:?}: {error}");
             assert!(error.to_string().contains(part), "{status} {code:?}: {error}");
         }
-    }
-
-    #[test]
-    fn what_an_io_error_holds_is_found() {
-        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        let error = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls));
-        assert!(find::<rustls::Error>(&error).is_some());
     }
 }

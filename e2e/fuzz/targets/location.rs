@@ -1,4 +1,0 @@
-//! See the table of subjects.
-#![no_main]
-
-checkpoint_operator_fuzz::target!();

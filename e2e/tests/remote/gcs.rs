@@ -1,0 +1,150 @@
+//! Google Cloud Storage, as fake-gcs-server serves it: its JSON API, without a look at tokens.
+
+use std::{
+    process::{Child, Command},
+    sync::LazyLock,
+};
+
+use anyhow::{Context, Result};
+use checkpoint_operator::{
+    contract::{Access, GcsTask, Reason, Source},
+    storage::{Checksum, Gcs, Retry, Storage, StorageError, Timeouts},
+};
+use checkpoint_operator_e2e::{command::capture, servers};
+use futures::TryStreamExt;
+use serde_json::json;
+
+use crate::support::{
+    Breaking, assert_loaded, assert_refused, checkpoint, client, connection, files, listens, place_with, port,
+};
+
+struct Server {
+    endpoint: String,
+    _guard: Child,
+}
+
+#[expect(clippy::expect_used, reason = "a helper of tests, which the lint does not see as one")]
+static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start().expect("fake-gcs-server starts"));
+
+impl Server {
+    fn start() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("checkpoint-gcs-").tempdir()?.keep();
+        let port = port()?;
+        let mut server = Command::new(servers::fake_gcs()?);
+        server.args(["-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-log-level", "error"]);
+        server.args(["-port", &port.to_string(), "-public-host", &format!("127.0.0.1:{port}")]);
+        let guard = servers::start(&folder, &server)?;
+        listens("fake-gcs-server to listen", port)?;
+        Ok(Self { endpoint: format!("http://127.0.0.1:{port}"), _guard: guard })
+    }
+}
+
+async fn bucket(name: &str, objects: &[(&str, &[u8])]) -> Result<()> {
+    let (client, endpoint) = (client()?, &SERVER.endpoint);
+    let made = client.post(format!("{endpoint}/storage/v1/b?project=test")).body(json!({"name": name}).to_string());
+    made.send().await?;
+    for (key, bytes) in objects {
+        let mut url = reqwest::Url::parse(&format!("{endpoint}/upload/storage/v1/b/{name}/o"))?;
+        url.query_pairs_mut().append_pair("uploadType", "media").append_pair("name", key);
+        client.post(url).body(bytes.to_vec()).send().await?.error_for_status()?;
+    }
+    Ok(())
+}
+
+async fn checkpoint_in(name: &str) -> Result<()> {
+    let files = files(&checkpoint())?;
+    let keyed: Vec<_> = files.iter().map(|(file, bytes)| (format!("run/step-1/{file}"), bytes.as_slice())).collect();
+    let mut objects: Vec<_> = keyed.iter().map(|(key, bytes)| (key.as_str(), *bytes)).collect();
+    objects.extend([("run/step-1/", &b""[..]), ("run/step-10/sibling", b"x")]);
+    bucket(name, &objects).await
+}
+
+fn task(bucket: &str, path: &str, access: Access) -> GcsTask {
+    GcsTask { bucket: bucket.into(), path: path.into(), connection: connection(&SERVER.endpoint, access) }
+}
+
+fn secret() -> Access {
+    Access::Secret("gcs".into())
+}
+
+/// A key file of a service account, with a private key that openssl makes.
+fn key_file() -> Result<String> {
+    let mut openssl = Command::new("openssl");
+    let key = capture(openssl.args(["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]))
+        .or_else(|_| capture(Command::new("openssl").args(["genpkey", "-algorithm", "RSA"])))?;
+    let account = json!({
+        "type": "service_account", "private_key": key, "private_key_id": "1", "client_email": "reader@test.iam.gserviceaccount.com",
+    });
+    Ok(account.to_string())
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_loaded() -> Result<()> {
+    checkpoint_in("models").await?;
+    let key = key_file()?;
+    let keys = [("service-account.json", key.as_str()), ("allowedHosts", "127.0.0.1")];
+    assert_loaded(&keys, &Source::Gcs(task("models", "run/step-1", secret()))).await?;
+    assert_loaded(&[], &Source::Gcs(task("models", "run/step-1", Access::Anonymous))).await?;
+    let network = Breaking::before(&SERVER.endpoint)?;
+    let mut broken = task("models", "run/step-1", Access::Anonymous);
+    broken.connection.endpoint = Some(network.url());
+    assert_loaded(&[], &Source::Gcs(broken)).await?;
+    network.was_bad()
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named() -> Result<()> {
+    bucket("almost", &[("single", b"x"), ("markers/", b""), ("ab/c", b"x")]).await?;
+    let key = key_file()?;
+    let full = [("key.json", key.as_str()), ("allowedHosts", "127.0.0.1")];
+    for (keys, bucket, path, reason, part) in [
+        (&full[..], "no-such-bucket", "x", Reason::NotFound, "no bucket no-such-bucket"),
+        (&full, "almost", "nothing/here", Reason::NotFound, "begins with nothing/here/"),
+        (&full, "almost", "single", Reason::InvalidPath, "single object"),
+        (&full, "almost", "markers", Reason::Empty, "no file"),
+        (&[], "almost", "ab", Reason::AccessDenied, "Secret gcs does not exist"),
+        (&full[..1], "almost", "ab", Reason::AccessDenied, "key allowedHosts of Secret gcs"),
+        (&full[1..], "almost", "ab", Reason::AccessDenied, "has no key service-account.json"),
+        (&[("key.json", "canary")], "almost", "ab", Reason::AccessDenied, "allowedHosts"),
+        (
+            &[("key.json", "canary"), ("allowedHosts", "127.0.0.1")],
+            "almost",
+            "ab",
+            Reason::AccessDenied,
+            "not that of a service account",
+        ),
+    ] {
+        assert_refused(keys, &Source::Gcs(task(bucket, path, secret())), reason, part).await?;
+    }
+    let ambient = Source::Gcs(task("almost", "ab", Access::Ambient));
+    assert_refused(&[], &ambient, Reason::AccessDenied, "only sent to Google's own hosts").await
+}
+
+#[tokio::test]
+async fn names_and_versions_are_as_they_are() -> Result<()> {
+    let odd = ["a b.txt", "a+b%20c.txt", "ünï/模型.bin", "question?hash#.txt", "deep/er/file", "empty"];
+    let keyed: Vec<String> = odd.iter().map(|name| format!("p/{name}")).collect();
+    let many: Vec<String> = (0..1100).map(|number| format!("p/many/{number:04}")).collect();
+    let objects: Vec<_> = keyed
+        .iter()
+        .chain(&many)
+        .map(|key| (key.as_str(), if key == "p/empty" { &b""[..] } else { b"bytes" }))
+        .collect();
+    bucket("odd", &objects).await?;
+    let place = place_with(&[])?;
+    place.load(&Source::Gcs(task("odd", "p", Access::Anonymous))).await?;
+    let found = place.files()?;
+    assert_eq!(found.len(), odd.len() + many.len());
+    assert!(odd.iter().all(|name| found.contains_key(*name)), "{:?}", found.keys().take(9).collect::<Vec<_>>());
+
+    let open = task("odd", "p", Access::Anonymous);
+    let storage = Gcs::open_with(&open, &place.mounts(), Retry::default(), Timeouts::default())?;
+    let listing = storage.list().await?;
+    let entry = listing.entries.iter().find(|entry| entry.path == "a b.txt").context("not listed")?;
+    assert!(matches!(entry.checksum, Some(Checksum::Crc32C(_))), "{entry:?}");
+    assert_eq!(storage.read(entry, 1..3).try_collect::<Vec<_>>().await?.concat(), b"yt");
+    bucket("odd", &[("p/a b.txt", b"other")]).await?;
+    let replaced = storage.read(entry, 1..3).try_collect::<Vec<_>>().await;
+    assert!(matches!(&replaced, Err(StorageError::Changed(_))), "{replaced:?}");
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! Workers against real servers of the other backends on loopback: fake-gcs-server, Azurite, nginx, and a small Hub of our own
+//! that the Hub's own client library reads too. Needs no cluster.
+
+#[path = "../storage/place.rs"]
+mod place;
+
+mod azure;
+mod gcs;
+mod hub;
+mod hub_server;
+mod identity;
+mod support;
+mod web;

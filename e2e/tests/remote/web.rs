@@ -1,0 +1,223 @@
+//! Plain HTTP, as nginx serves it: with ranges and without, behind a password, with TLS, with redirects.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command},
+    sync::LazyLock,
+};
+
+use anyhow::{Context, Result};
+use checkpoint_operator::{
+    contract::{Access, Connection, HttpTask, Reason, Source},
+    storage::{Checksum, Http, Retry, Storage, Timeouts},
+};
+use checkpoint_operator_e2e::{cache::hex, paths, servers};
+use sha2::{Digest, Sha256};
+
+use crate::support::{Breaking, assert_loaded, assert_refused, checkpoint, files, listens, place_with, port};
+
+const LARGE: usize = (34 << 20) + 5;
+
+/// Addresses of the same files.
+struct Server {
+    plain: String,
+    without_ranges: String,
+    password: String,
+    tls: String,
+    _guard: Child,
+}
+
+#[expect(clippy::expect_used, reason = "a helper of tests, which the lint does not see as one")]
+static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start().expect("nginx starts"));
+
+impl Server {
+    fn start() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("checkpoint-web-").tempdir()?.keep();
+        let ports = [port()?, port()?, port()?, port()?];
+        fill(&folder.join("files"))?;
+        fs::write(folder.join("users"), "reader:{PLAIN}canary-password\n")?;
+        fs::write(folder.join("nginx.conf"), configuration(&folder, ports))?;
+        let mut server = Command::new("/usr/sbin/nginx");
+        server.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf")).args(["-e", "stderr"]);
+        let guard = servers::start(&folder, &server)?;
+        listens("nginx to listen", ports[3])?;
+        let [plain, without_ranges, password, tls] = ports;
+        let http = |port| format!("http://127.0.0.1:{port}");
+        let (plain, without_ranges, password) = (http(plain), http(without_ranges), http(password));
+        Ok(Self { plain, without_ranges, password, tls: format!("https://127.0.0.1:{tls}"), _guard: guard })
+    }
+}
+
+/// The checkpoint in `llama`, in `sums` with a `SHA256SUMS` beside it, and a large file in `large`.
+fn fill(root: &Path) -> Result<()> {
+    let files = files(&checkpoint())?;
+    for name in ["llama", "sums", "large"] {
+        fs::create_dir_all(root.join(name))?;
+    }
+    let mut sums = String::new();
+    for (name, bytes) in &files {
+        fs::write(root.join("llama").join(name), bytes)?;
+        fs::write(root.join("sums").join(name), bytes)?;
+        sums.extend([&hex(&Sha256::digest(bytes)), " *./", name, "\n"]);
+    }
+    fs::write(root.join("sums/SHA256SUMS"), sums)?;
+    fs::write(root.join("large/weights.data"), large())?;
+    Ok(())
+}
+
+fn large() -> Vec<u8> {
+    (0..LARGE).map(|index| u8::try_from(index % 251).unwrap_or_default()).collect()
+}
+
+fn configuration(folder: &Path, [plain, without_ranges, password, tls]: [u16; 4]) -> String {
+    let folder = folder.display();
+    let certificates = paths::workspace().join("src/storage/remote/fixtures");
+    let certificates = certificates.display();
+    format!(
+        "daemon off; master_process off; pid {folder}/pid; events {{}}
+        http {{
+            access_log off; autoindex off; gzip on; gzip_types *; root {folder}/files;
+            client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+            uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+            server {{
+                listen 127.0.0.1:{plain};
+                location /renamed/ {{ rewrite ^/renamed/(.*)$ /llama/$1 redirect; }}
+                location /elsewhere/ {{ rewrite ^/elsewhere/(.*)$ http://127.0.0.1:{without_ranges}/llama/$1 redirect; }}
+                location /to-password/ {{ rewrite ^/to-password/(.*)$ http://127.0.0.1:{password}/llama/$1 redirect; }}
+                location /round/ {{ rewrite ^ /round/x redirect; }}
+            }}
+            server {{ listen 127.0.0.1:{without_ranges}; max_ranges 0; }}
+            server {{ listen 127.0.0.1:{password}; auth_basic x; auth_basic_user_file {folder}/users; }}
+            server {{
+                listen 127.0.0.1:{tls} ssl;
+                ssl_certificate {certificates}/server.crt; ssl_certificate_key {certificates}/server.key;
+            }}
+        }}"
+    )
+}
+
+fn all_files() -> Result<Vec<String>> {
+    Ok(files(&checkpoint())?.into_keys().collect())
+}
+
+fn task(url: String, files: Vec<String>, access: Access) -> HttpTask {
+    HttpTask { url, files, manifest: None, connection: Connection { insecure: true, access, ..Connection::default() } }
+}
+
+fn llama(server: &str) -> Result<HttpTask> {
+    Ok(task(format!("{server}/llama"), all_files()?, Access::Anonymous))
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_loaded() -> Result<()> {
+    let server = &*SERVER;
+    assert_loaded(&[], &Source::Http(llama(&server.plain)?)).await?;
+    assert_loaded(&[], &Source::Http(llama(&server.without_ranges)?)).await?;
+    for folder in ["renamed", "elsewhere"] {
+        let moved = task(format!("{}/{folder}", server.plain), all_files()?, Access::Anonymous);
+        assert_loaded(&[], &Source::Http(moved)).await?;
+    }
+    let behind = HttpTask { connection: secret(), ..llama(&server.password)? };
+    let keys = [("username", "reader"), ("password", "canary-password"), ("allowedHosts", "127.0.0.1")];
+    assert_loaded(&keys, &Source::Http(behind)).await?;
+    let network = Breaking::before(&server.plain)?;
+    assert_loaded(&[], &Source::Http(llama(&network.url())?)).await?;
+    network.was_bad()?;
+    let network = Breaking::before(&server.without_ranges)?;
+    assert_loaded(&[], &Source::Http(llama(&network.url())?)).await?;
+    network.was_bad()
+}
+
+fn secret() -> Connection {
+    Connection { insecure: true, access: Access::Secret("web".into()), ..Connection::default() }
+}
+
+#[tokio::test]
+async fn certificates_of_our_own_authority_are_trusted_when_told() -> Result<()> {
+    let tls = llama(&SERVER.tls)?;
+    assert_refused(&[], &Source::Http(tls.clone()), Reason::TlsFailed, "storage.http.caBundle").await?;
+    let place = place_with(&[])?;
+    let mut mounts = place.mounts();
+    mounts.ca = paths::workspace().join("src/storage/remote/fixtures/ca.crt");
+    let connection = Connection { ca: Some("web-ca/ca.crt".into()), ..Connection::default() };
+    let storage = Http::open(&HttpTask { connection, ..tls }, &mounts)?;
+    assert_eq!(storage.list().await?.entries.len(), all_files()?.len());
+    Ok(())
+}
+
+#[tokio::test]
+async fn manifests_name_the_files_and_their_checksums() -> Result<()> {
+    let sums = HttpTask {
+        manifest: Some("SHA256SUMS".into()),
+        ..task(format!("{}/sums", SERVER.plain), Vec::new(), Access::Anonymous)
+    };
+    let place = place_with(&[])?;
+    place.load(&Source::Http(sums.clone())).await?;
+    let mut found = place.files()?;
+    assert!(found.remove("SHA256SUMS").is_some());
+    assert!(found == files(&checkpoint())?);
+    let listing = Http::open_with(&sums, &place.mounts(), Retry::default(), Timeouts::default())?.list().await?;
+    let shard = listing.entries.iter().find(|entry| entry.path.ends_with("-00001-of-00003.safetensors"));
+    let shard = shard.context("no shard")?;
+    let expected: [u8; 32] = Sha256::digest(&found[&shard.path]).into();
+    assert_eq!(shard.checksum, Some(Checksum::Sha256(expected)));
+
+    let index = "model.safetensors.index.json";
+    let weights = HttpTask { manifest: Some(index.into()), ..sums };
+    let place = place_with(&[])?;
+    place.load(&Source::Http(weights)).await?;
+    assert_eq!(place.files()?.len(), 4);
+    Ok(())
+}
+
+#[tokio::test]
+async fn large_files_come_whole_with_and_without_ranges() -> Result<()> {
+    for (server, sequence) in [(&SERVER.plain, false), (&SERVER.without_ranges, true)] {
+        let single = task(format!("{server}/large/weights.data"), Vec::new(), Access::Anonymous);
+        let place = place_with(&[])?;
+        let report = place.load(&Source::Http(single.clone())).await?;
+        assert!(place.files()?["weights.data"] == large(), "{server}");
+        assert_eq!(report.transfer.context("no transfer")?.bytes_fetched, LARGE as u64, "{server}");
+        let storage = Http::open(&single, &place.mounts())?;
+        storage.list().await?;
+        assert_eq!(storage.in_sequence(), sequence, "{server}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named() -> Result<()> {
+    let server = &*SERVER;
+    let plain = |path: &str, files: &[&str]| {
+        let files = files.iter().map(|&file| file.to_owned()).collect();
+        Source::Http(task(format!("{}/{path}", server.plain), files, Access::Anonymous))
+    };
+    let behind = Source::Http(HttpTask { connection: secret(), ..llama(&server.password)? });
+    let sent_on = Source::Http(HttpTask {
+        connection: secret(),
+        ..task(format!("{}/to-password", server.plain), all_files()?, Access::Anonymous)
+    });
+    let full = [("username", "reader"), ("password", "canary-password"), ("allowedHosts", "127.0.0.1")];
+    for (keys, source, reason, part) in [
+        (&[][..], plain("nothing/here", &[]), Reason::NotFound, "there is no here at"),
+        (&[], plain("llama", &["config.json", "missing.json"]), Reason::NotFound, "there is no missing.json"),
+        (&[], plain("llama", &[]), Reason::AccessDenied, "if it is a folder"),
+        (&[], plain("round", &["x"]), Reason::Unreachable, "redirects more than 5 times"),
+        (&[], Source::Http(llama(&server.password)?), Reason::AccessDenied, "storage.http.credentials.secretRef"),
+        (&[], behind.clone(), Reason::AccessDenied, "Secret web does not exist"),
+        (&full[..2], behind.clone(), Reason::AccessDenied, "key allowedHosts of Secret web"),
+        (&full[1..], behind.clone(), Reason::AccessDenied, "has no key token, nor username"),
+        (
+            &[("username", "reader"), ("password", "canary"), ("allowedHosts", "127.0.0.1")],
+            behind.clone(),
+            Reason::AccessDenied,
+            "refuses the credentials of Secret web (401)",
+        ),
+        // The other port is another server: it does not get what it asks for.
+        (&full, sent_on, Reason::AccessDenied, "(401)"),
+    ] {
+        assert_refused(keys, &source, reason, part).await?;
+    }
+    Ok(())
+}
