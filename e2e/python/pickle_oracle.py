@@ -1,12 +1,12 @@
 """Compares the tiers of pickles with what pickletools, picklescan, modelscan and fickling see. Run by hand, nothing is loaded.
 
-    python -m venv /tmp/scanners && /tmp/scanners/bin/pip install picklescan==1.0.5 modelscan==0.8.8 fickling==0.1.12 typing_extensions
-    MALICIOUS_FOLDER=/tmp/malicious cargo test -p checkpoint-operator --lib the_table_can_be_written
-    /tmp/scanners/bin/python e2e/python/pickle_oracle.py target/debug/checkpoint-operator /tmp/malicious e2e/fixtures
+    python -m venv SCANNERS && SCANNERS/bin/pip install picklescan==1.0.5 modelscan==0.8.8 fickling==0.1.12 typing_extensions
+    MALICIOUS_FOLDER=TABLE cargo test -p checkpoint-operator --lib the_table_can_be_written
+    SCANNERS/bin/python e2e/python/pickle_oracle.py target/debug/checkpoint-operator TABLE e2e/fixtures
 
 For each file: what a list of opcodes shows, what each scanner says, and the tier that `checkpoint-operator inspect` gives its
-folder. The program fails when a scanner calls a file dangerous whose tier is below Code, or when a name on a scanner's deny-list
-is not on ours. fickling counts as saying so from "likely overtly malicious" on: below that it flags every import outside of the
+folder. The program fails when a scanner calls a file dangerous that we would accept by default. It also prints what is on a
+scanner's deny-list and not Dangerous here (whole modules of which ours lists the dangerous names; the rest is Code). fickling counts as saying so from "likely overtly malicious" on: below that it flags every import outside of the
 standard library, torch's own among them.
 """
 
