@@ -72,7 +72,7 @@ fn large() -> Vec<u8> {
 
 fn configuration(folder: &Path, [plain, without_ranges, password, tls]: [u16; 4]) -> String {
     let folder = folder.display();
-    let certificates = paths::workspace().join("src/storage/remote/fixtures");
+    let certificates = paths::workspace().join("src/storage/backends/remote/fixtures");
     let certificates = certificates.display();
     format!(
         "daemon off; master_process off; pid {folder}/pid; events {{}}
@@ -139,7 +139,7 @@ async fn certificates_of_our_own_authority_are_trusted_when_told() -> Result<()>
     assert_refused(&[], &Source::Http(tls.clone()), Reason::TlsFailed, "storage.http.caBundle").await?;
     let place = place_with(&[])?;
     let mut mounts = place.mounts();
-    mounts.ca = paths::workspace().join("src/storage/remote/fixtures/ca.crt");
+    mounts.ca = paths::workspace().join("src/storage/backends/remote/fixtures/ca.crt");
     let connection = Connection { ca: Some("web-ca/ca.crt".into()), ..Connection::default() };
     let storage = Http::open(&HttpTask { connection, ..tls }, &mounts)?;
     assert_eq!(storage.list().await?.entries.len(), all_files()?.len());
