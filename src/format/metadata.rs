@@ -1,4 +1,5 @@
-//! `.metadata.json` as Ray writes it: Python's JSON, which may hold NaN. Whatever it says, no verdict is bad for it. No I/O.
+//! `.metadata.json` as Ray writes it: Python's JSON, which may hold NaN. What cannot be read in it makes no verdict bad;
+//! a model that it names and that is not there does (see ray). No I/O.
 
 use std::ops::Range;
 
