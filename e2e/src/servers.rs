@@ -15,6 +15,14 @@ use crate::paths;
 const GUARD: &str =
     r#"folder="$1"; shift; "$@" & server=$!; read -r line; kill -KILL $server; wait $server; rm -rf "$folder""#;
 
+/// The end of what a server that [`start`] started has printed, for the failure of a test that needs it.
+pub fn last_words(folder: &Path) -> String {
+    const LINES: usize = 40;
+    let log = fs::read_to_string(folder.join("log")).unwrap_or_else(|error| error.to_string());
+    let lines: Vec<_> = log.lines().collect();
+    format!("its log ends:\n{}", lines[lines.len().saturating_sub(LINES)..].join("\n"))
+}
+
 /// Starts a server that ends with this process, in a folder that goes with it. Its output is in the folder's `log`.
 pub fn start(folder: &Path, server: &Command) -> Result<Child> {
     let log = fs::File::create(folder.join("log"))?;

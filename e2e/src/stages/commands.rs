@@ -50,7 +50,9 @@ pub fn deny(_: &[String]) -> Result<()> {
         println!("Installing cargo-deny {DENY_VERSION} (once)");
         let version = format!("{DENY_VERSION}.*");
         let mut install = paths::cargo();
-        install.args(["install", "cargo-deny", "--locked", "--quiet", "--version", &version, "--root"]).arg(folder);
+        // It runs for a second: optimising it would take minutes.
+        install.args(["install", "cargo-deny", "--locked", "--quiet", "--debug", "--version", &version, "--root"]);
+        install.arg(folder).env("CARGO_PROFILE_DEV_DEBUG", "false");
         // Its build is another project's: it gets a target folder of its own.
         run(install.env_remove("CARGO_TARGET_DIR"))
     })?;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use checkpoint_operator::contract::{Access, S3Task};
 use checkpoint_operator_e2e::{
     python,
@@ -61,7 +61,8 @@ impl Server {
         let mut weed = Command::new(weed()?);
         weed.args(["server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"])
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"])
-            .args(["-master.volumeSizeLimitMB=256", "-volume.max=2000"])
+            // Unless told otherwise, it stops taking objects when a hundredth of the disk is free, however large that is.
+            .args(["-master.volumeSizeLimitMB=256", "-volume.max=2000", "-volume.minFreeSpace=64MiB"])
             .arg(format!("-dir={}", folder.display()))
             .arg(format!("-s3.config={}", configuration.display()))
             .args(PORTS.iter().zip(&ports).map(|(name, port)| format!("-{name}={port}")));
@@ -71,7 +72,8 @@ impl Server {
             let tried =
                 client.create_bucket("probe").and_then(|()| client.put("probe", &[("probe", Body::Bytes(b"x"))]));
             Ok(tried.map_or_else(|error| Now::NotYet(error.to_string()), Now::Done))
-        })?;
+        })
+        .with_context(|| servers::last_words(&folder))?;
         Ok(Self { endpoint, client, _guard: guard })
     }
 
