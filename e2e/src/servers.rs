@@ -16,6 +16,7 @@ const GUARD: &str =
     r#"folder="$1"; shift; "$@" & server=$!; read -r line; kill -KILL $server; wait $server; rm -rf "$folder""#;
 
 /// The end of what a server that [`start`] started has printed, for the failure of a test that needs it.
+#[must_use]
 pub fn last_words(folder: &Path) -> String {
     const LINES: usize = 40;
     let log = fs::read_to_string(folder.join("log")).unwrap_or_else(|error| error.to_string());
