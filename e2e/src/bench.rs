@@ -3,6 +3,7 @@
 //! Another benchmark is a module here and a member of [`Benchmark`]; [`measure`], [`machine`] and [`table`] are shared.
 
 pub mod inspect;
+pub mod load;
 mod machine;
 mod measure;
 mod server;
@@ -22,11 +23,19 @@ pub enum Benchmark {
         Example: cargo e2e bench inspect --runs 9 --write    also writes docs/benchmarks.md"
     )]
     Inspect(inspect::Arguments),
+    /// A load into a volume beside rclone, s5cmd, boto3 and pyarrow: time, processor, memory, requests, over-read
+    #[command(
+        after_help = "Makes its sources below target/bench (sparse files), runs all programs in turn from a server on loopback,\n\
+        prints one table and removes what it made. Needs as much disk as --gibibytes says.\n\
+        Example: cargo e2e bench load --runs 5 --write    also writes docs/benchmarks.md"
+    )]
+    Load(load::Arguments),
 }
 
 /// Runs a benchmark.
 pub fn run(benchmark: &Benchmark) -> Result<()> {
     match benchmark {
         Benchmark::Inspect(arguments) => inspect::run(arguments),
+        Benchmark::Load(arguments) => load::run(arguments),
     }
 }

@@ -77,7 +77,7 @@ enum Verb {
         cargo e2e test --stage unit                     one stage\n  \
         cargo e2e test --stage cluster -- waiting_pod   one test on the cluster\n  \
         cargo e2e test --stage fuzz -- gguf             one fuzz target\n\n\
-        CHECKPOINT_E2E_FUZZ_SECONDS=60 is the time for each fuzz target, 2 by default.\n\
+        CHECKPOINT_E2E_FUZZ_SECONDS=60 is the time for each fuzz target, 1 by default.\n\
         CHECKPOINT_E2E_STAGES=format,lint selects stages like --stage.")]
     Test {
         /// Run only this stage; may be repeated

@@ -9,6 +9,8 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZero,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -210,57 +212,85 @@ struct Tally {
     passed: usize,
 }
 
+/// What damaging one fixture in many places came to.
+#[derive(Default)]
+struct Damaged {
+    tallies: BTreeMap<&'static str, Tally>,
+    wrong: Vec<String>,
+}
+
+/// Cuts, flips and removes: so many places of each file.
+const CUTS: usize = 53;
+const FLIPS: usize = 37;
+
+fn damaged(fixture: &Fixture) -> Damaged {
+    let mut out = Damaged::default();
+    let files = read(fixture.folder);
+    let default = Validation::default();
+    let safe = judge(&files, &default).is_good();
+    for (path, bytes) in &files {
+        let mut try_out = |damage: &'static str, changed: Files, depth: Depth, must: bool| {
+            // A pickle that was refused before must be refused after, too; other files are judged by their bytes alone.
+            let verdict =
+                judge(&changed, &if safe { bytes_alone(depth) } else { Validation { depth, ..default.clone() } });
+            let tally = out.tallies.entry(damage).or_default();
+            if verdict.is_good() {
+                tally.passed += 1;
+                // What is left of a file whose name tells nothing may be any other file.
+                if must && verdict.contents.format != Some(Format::Generic) {
+                    out.wrong.push(format!("{} {damage} of {path}: {}", fixture.folder, verdict.message));
+                }
+            } else {
+                tally.found += 1;
+            }
+        };
+        let with = |bytes: Vec<u8>| {
+            let mut changed = files.clone();
+            changed.insert(path.clone(), bytes);
+            changed
+        };
+        let points = (1..bytes.len()).step_by((bytes.len() / CUTS).max(1)).chain(bytes.len().checked_sub(1));
+        for point in points {
+            try_out("truncation", with(bytes[..point].to_vec()), Depth::Headers, !fixture.lenient);
+        }
+        let mut header = bytes.clone();
+        for byte in header.iter_mut().take(8) {
+            *byte ^= 0xFF;
+        }
+        try_out("magic", with(header), Depth::Headers, false);
+        for point in (0..bytes.len()).step_by((bytes.len() / FLIPS).max(1)) {
+            let mut flipped = bytes.clone();
+            flipped[point] ^= 0x10;
+            try_out("flipped byte", with(flipped), Depth::Content, false);
+        }
+        if files.len() > 1 {
+            let mut missing = files.clone();
+            missing.remove(path);
+            // Others are something else and whole without it: an adapter without its configuration is a safetensors file.
+            let must = matches!(fixture.format, Format::TorchDistributed | Format::Onnx);
+            try_out("missing file", missing, Depth::Headers, must);
+        }
+    }
+    out
+}
+
 #[test]
 fn damage_is_found() {
+    let queue = Mutex::new(FIXTURES.iter());
+    let work = || {
+        let next = || queue.lock().unwrap().next();
+        std::iter::from_fn(next).map(|fixture| (fixture.folder, damaged(fixture))).collect::<Vec<_>>()
+    };
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let ended: Vec<(&str, Damaged)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
     let mut table: BTreeMap<(&str, &str), Tally> = BTreeMap::new();
     let mut wrong = Vec::new();
-    for fixture in FIXTURES {
-        let files = read(fixture.folder);
-        let default = Validation::default();
-        let safe = judge(&files, &default).is_good();
-        for (path, bytes) in &files {
-            let mut try_out = |damage: &'static str, changed: Files, depth: Depth, must: bool| {
-                // A pickle that was refused before must be refused after, too; other files are judged by their bytes alone.
-                let verdict =
-                    judge(&changed, &if safe { bytes_alone(depth) } else { Validation { depth, ..default.clone() } });
-                let tally = table.entry((fixture.folder, damage)).or_default();
-                if verdict.is_good() {
-                    tally.passed += 1;
-                    // What is left of a file whose name tells nothing may be any other file.
-                    if must && verdict.contents.format != Some(Format::Generic) {
-                        wrong.push(format!("{} {damage} of {path}: {}", fixture.folder, verdict.message));
-                    }
-                } else {
-                    tally.found += 1;
-                }
-            };
-            let with = |bytes: Vec<u8>| {
-                let mut changed = files.clone();
-                changed.insert(path.clone(), bytes);
-                changed
-            };
-            let points = (1..bytes.len()).step_by((bytes.len() / 97).max(1)).chain(bytes.len().checked_sub(1));
-            for point in points {
-                try_out("truncation", with(bytes[..point].to_vec()), Depth::Headers, !fixture.lenient);
-            }
-            let mut header = bytes.clone();
-            for byte in header.iter_mut().take(8) {
-                *byte ^= 0xFF;
-            }
-            try_out("magic", with(header), Depth::Headers, false);
-            for point in (0..bytes.len()).step_by((bytes.len() / 61).max(1)) {
-                let mut flipped = bytes.clone();
-                flipped[point] ^= 0x10;
-                try_out("flipped byte", with(flipped), Depth::Content, false);
-            }
-            if files.len() > 1 {
-                let mut missing = files.clone();
-                missing.remove(path);
-                // Others are something else and whole without it: an adapter without its configuration is a safetensors file.
-                let must = matches!(fixture.format, Format::TorchDistributed | Format::Onnx);
-                try_out("missing file", missing, Depth::Headers, must);
-            }
-        }
+    for (folder, damaged) in ended {
+        table.extend(damaged.tallies.into_iter().map(|(damage, tally)| ((folder, damage), tally)));
+        wrong.extend(damaged.wrong);
     }
     println!("{:22} {:14} {:>6} {:>6}", "fixture", "damage", "found", "passed");
     for ((folder, damage), tally) in &table {

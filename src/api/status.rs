@@ -114,6 +114,10 @@ pub struct VolumeStatus {
     /// Bytes that the volume must be able to hold: the files, block rounding and headroom.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_required: Option<i64>,
+    /// Of the bytes in place, those of files that the source holds a checksum of, which was compared. Of the others nobody can
+    /// tell whether they are what was uploaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_verified: Option<i64>,
     /// Mean rate of the load, in bytes per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<i64>,

@@ -103,8 +103,12 @@ pub struct Transfer {
     pub bytes: u64,
     /// Bytes that were read from the source by this attempt.
     pub bytes_fetched: u64,
-    /// Bytes of files that an earlier attempt had left complete.
+    /// Bytes of files and parts that an earlier attempt had left complete.
     pub bytes_kept: u64,
+    /// Bytes of files that the source holds a checksum of, which was compared. The others are unverified at the source: what came
+    /// is what is in the volume, and whether it is what was uploaded nobody can tell.
+    #[serde(default)]
+    pub bytes_verified: u64,
     /// Duration of this attempt, in milliseconds.
     pub milliseconds: u64,
 }

@@ -140,6 +140,12 @@ fn moved(transfer: &Transfer) -> String {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
         let rate = (transfer.bytes_fetched as f64 / seconds) as u64;
         out.extend([", ", &human(transfer.bytes_fetched), " fetched at ", &human(rate), "/s"]);
+        out += match transfer.bytes_verified {
+            0 => ", the source has no checksums to compare".to_owned(),
+            all if all >= transfer.bytes => ", the source's checksums hold".to_owned(),
+            some => format!(", the source has checksums of {}, which hold", human(some)),
+        }
+        .as_str();
     }
     if transfer.bytes_kept > 0 {
         out.extend([", ", &human(transfer.bytes_kept), " were there already"]);
@@ -181,8 +187,22 @@ mod tests {
 
     #[test]
     fn what_was_moved_is_said() {
-        let transfer = Transfer { bytes_fetched: 2 << 20, bytes_kept: 1024, milliseconds: 2000, ..Transfer::default() };
-        assert_eq!(moved(&transfer), ", 2.0 MiB fetched at 1.0 MiB/s, 1.0 KiB were there already");
+        let mut transfer = Transfer {
+            bytes: (2 << 20) + 1024,
+            bytes_fetched: 2 << 20,
+            bytes_kept: 1024,
+            milliseconds: 2000,
+            ..Transfer::default()
+        };
+        for (verified, said) in [
+            (0, "the source has no checksums to compare"),
+            (1024, "the source has checksums of 1.0 KiB, which hold"),
+            ((2 << 20) + 1024, "the source's checksums hold"),
+        ] {
+            transfer.bytes_verified = verified;
+            let expected = format!(", 2.0 MiB fetched at 1.0 MiB/s, {said}, 1.0 KiB were there already");
+            assert_eq!(moved(&transfer), expected);
+        }
         assert_eq!(moved(&Transfer::default()), "");
     }
 

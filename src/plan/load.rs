@@ -247,6 +247,9 @@ fn take_load(
     let report = &ended.report;
     if let Some(transfer) = &report.transfer {
         status.bytes_done = Some(count(transfer.bytes));
+        if report.task == Some(TaskKind::Load) {
+            status.bytes_verified = Some(count(transfer.bytes_verified));
+        }
         let seconds = transfer.milliseconds.max(1);
         status.bytes_per_second = Some(count(transfer.bytes_fetched.saturating_mul(1000) / seconds));
     }

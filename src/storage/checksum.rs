@@ -1,5 +1,7 @@
 //! Checksums that a store keeps of its objects. Pure, no I/O.
 
+use std::ops::Range;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 /// A checksum of a whole file, as its store holds it: what a loader can compare the bytes with that came.
@@ -17,7 +19,52 @@ pub enum Checksum {
     Sha256([u8; 32]),
 }
 
+/// A range of a file that its store holds a checksum of: the whole file, or a part that it was uploaded in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Window {
+    /// Bytes of the file.
+    pub range: Range<u64>,
+    /// What they sum up to.
+    pub checksum: Checksum,
+}
+
+impl Window {
+    /// The checksum of a whole file of this size, if there is one.
+    #[must_use]
+    pub fn of(checksum: Option<Checksum>, size: u64) -> Vec<Self> {
+        checksum.map(|checksum| Self { range: 0..size, checksum }).into_iter().collect()
+    }
+}
+
 impl Checksum {
+    /// A CRC-32 in base64 of its big-endian bytes, as S3 writes it.
+    #[must_use]
+    pub fn crc32_base64(text: &str) -> Option<Self> {
+        bytes(text).map(u32::from_be_bytes).map(Self::Crc32)
+    }
+
+    /// A CRC-64/NVME in base64 of its big-endian bytes, as S3 writes it.
+    #[must_use]
+    pub fn crc64nvme_base64(text: &str) -> Option<Self> {
+        bytes(text).map(u64::from_be_bytes).map(Self::Crc64Nvme)
+    }
+
+    /// A SHA-256 in base64, as S3 writes it.
+    #[must_use]
+    pub fn sha256_base64(text: &str) -> Option<Self> {
+        bytes(text).map(Self::Sha256)
+    }
+
+    /// The value of a CRC; none for other sums.
+    #[must_use]
+    pub fn crc(&self) -> Option<u64> {
+        match self {
+            Self::Crc32C(crc) | Self::Crc32(crc) => Some((*crc).into()),
+            Self::Crc64Nvme(crc) => Some(*crc),
+            Self::Md5(_) | Self::Sha256(_) => None,
+        }
+    }
+
     /// A CRC-32C in base64 of its big-endian bytes, as Google Cloud Storage and S3 write it.
     #[must_use]
     pub fn crc32c_base64(text: &str) -> Option<Self> {
@@ -64,12 +111,18 @@ fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Add;
+
     use super::*;
 
     #[test]
     fn texts_are_read() {
         assert_eq!(Checksum::crc32c_base64("yZRlqg=="), Some(Checksum::Crc32C(0xC994_65AA)));
         assert_eq!(Checksum::md5_base64("1B2M2Y8AsgTpgAmY7PhCfg==").map(|sum| sum.name()), Some("MD5"));
+        assert_eq!(Checksum::crc32_base64("y/Q5Jg=="), Some(Checksum::Crc32(0xCBF4_3926)));
+        assert_eq!(Checksum::crc64nvme_base64("rosUhgp5mIg="), Some(Checksum::Crc64Nvme(0xAE8B_1486_0A79_9888)));
+        assert_eq!(Checksum::sha256_base64(&"A".repeat(43).add("=")), Some(Checksum::Sha256([0; 32])));
+        assert_eq!(Checksum::crc32_base64("y/Q5Jg==-2"), None, "a sum of sums of parts");
         assert_eq!(Checksum::sha256_hex(&"0a".repeat(32)), Some(Checksum::Sha256([10; 32])));
         for text in ["", "x", &"0".repeat(63), &"0".repeat(66), &"zz".repeat(32)] {
             assert_eq!(Checksum::sha256_hex(text), None, "{text}");

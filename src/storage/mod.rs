@@ -8,10 +8,10 @@ pub mod paths;
 
 #[cfg(feature = "operator")]
 pub use backends::{
-    Azure, Folder, Gcs, Http, HuggingFace, Inline, Mounts, PickleEncoder, Remote, Retry, S3, Storage, Timeouts,
+    Azure, Folder, Gcs, Http, HuggingFace, Inline, Mounts, PickleEncoder, Pieces, Remote, Retry, S3, Storage, Timeouts,
     identity, open,
 };
-pub use checksum::Checksum;
+pub use checksum::{Checksum, Window};
 
 use std::time::Duration;
 

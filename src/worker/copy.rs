@@ -1,30 +1,38 @@
 //! Copies files into a volume, so that a crash at any point leaves only complete files under their own names. Does I/O.
 //!
-//! Each file: temporary name, bytes, sync; then for a batch: sync of the names, lines in the journal, own names. Large
-//! files are batches of one.
+//! Each file: temporary name, bytes; then for a batch: one sync of the bytes, one of the names, lines in the journal, own names.
+//! A batch ends by its size, its number of files, or its age, and the next one fills while it settles.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use futures::FutureExt;
+use tokio::{sync::mpsc, time::Instant};
 
-use crate::storage::{Entry, Storage};
+use crate::storage::{Entry, Storage, Window};
 
 use super::{
     failure::{Failure, blocking},
-    journal::{Journal, Record},
+    journal::{Journal, Line, PartRecord, Record},
     progress::ProgressSink,
-    transfer::{LARGE_FILES, SMALL, SMALL_LANE, Transfer, Works, bounded},
+    selection::Resume,
+    transfer::{Destination, Event, Job, PartSums, Transfer, hash::PART, target::Target},
     volume::Workspace,
 };
 
-/// Small files that share the syncs of journal and names.
-const BATCH: usize = 256;
+/// A batch ends when it holds so many bytes.
+const BATCH_BYTES: u64 = 256 << 20;
+/// A batch ends when it holds so many files.
+const BATCH_FILES: usize = 256;
+/// A batch ends when its first item is so old.
+const BATCH_AGE: Duration = Duration::from_secs(1);
+/// Items that wait for the batch before theirs to settle.
+const WAITING: usize = 64;
 
 /// The writable side of a volume, shared with the threads that may block.
 pub(super) struct Shelf {
@@ -32,6 +40,8 @@ pub(super) struct Shelf {
     journal: Mutex<Journal>,
     /// Paths of ours that exist, and may be replaced.
     present: Mutex<HashSet<String>>,
+    /// Temporary names of files that an earlier attempt began, by their path.
+    begun: Mutex<HashMap<String, String>>,
     session: u32,
     serial: AtomicU64,
 }
@@ -42,6 +52,7 @@ impl Shelf {
             workspace,
             journal: Mutex::new(journal),
             present: Mutex::new(present.into_iter().collect()),
+            begun: Mutex::default(),
             session: rand::random(),
             serial: AtomicU64::new(0),
         }
@@ -60,12 +71,118 @@ impl Shelf {
         Ok(())
     }
 
-    fn complete(&self, records: &[Record]) -> Result<(), Failure> {
+    /// Makes a batch durable, enters it into the journal and gives complete files their names.
+    fn complete(&self, batch: &Batch) -> Result<Vec<Record>, Failure> {
+        let files = batch.files.iter().map(|file| &file.target);
+        let parts = batch.parts.iter().map(|part| &part.target);
+        let targets: BTreeMap<&str, &Arc<Target>> =
+            parts.chain(files).map(|target| (target.name.as_str(), target)).collect();
+        self.workspace.settle(targets.iter().map(|(name, target)| (target.file(), *name)))?;
+        targets.values().for_each(|target| target.drop_cache());
         self.workspace.settle_names()?;
         self.workspace.step()?;
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner).append(records)?;
-        records.iter().try_for_each(|record| self.publish(record))
+        let records = batch.files.iter().map(Staged::record).collect::<Result<Vec<_>, _>>()?;
+        let whole: HashSet<&str> = records.iter().map(|record| record.temporary.as_str()).collect();
+        let parts = batch.parts.iter().filter(|part| !whole.contains(part.target.name.as_str()));
+        let lines = parts.map(Part::line).chain(records.iter().cloned().map(Line::File));
+        let lines: Vec<_> = lines.collect();
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner).append(&lines)?;
+        records.iter().try_for_each(|record| self.publish(record))?;
+        Ok(records)
     }
+}
+
+impl Destination for Shelf {
+    fn target(&self, entry: &Entry, direct: bool) -> Result<Option<Target>, Failure> {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(&entry.path);
+        let (name, file) = if let Some(name) = begun {
+            let file = self.workspace.reopen(&name, &entry.path)?;
+            (name, file)
+        } else {
+            let name = self.name();
+            let file = self.workspace.create(&name, entry.size, &entry.path)?;
+            (name, file)
+        };
+        Ok(Some(Target::new(file, name, direct)))
+    }
+}
+
+/// A part that was written.
+struct Part {
+    path: String,
+    size: u64,
+    version: String,
+    target: Arc<Target>,
+    index: usize,
+    sums: PartSums,
+}
+
+impl Part {
+    fn line(&self) -> Line {
+        Line::Part(PartRecord {
+            path: self.path.clone(),
+            size: self.size,
+            version: self.version.clone(),
+            temporary: self.target.name.clone(),
+            length: PART,
+            index: self.index,
+            blake3: self.sums.hash.to_hex(),
+            pieces: self.sums.pieces.clone(),
+        })
+    }
+}
+
+/// A file that was written whole.
+struct Staged {
+    path: String,
+    size: u64,
+    version: String,
+    target: Arc<Target>,
+    hash: blake3::Hash,
+    verified: bool,
+}
+
+impl Staged {
+    fn record(&self) -> Result<Record, Failure> {
+        Ok(Record {
+            path: self.path.clone(),
+            size: self.size,
+            version: self.version.clone(),
+            blake3: self.hash.to_hex().to_string(),
+            temporary: self.target.name.clone(),
+            verified: self.verified,
+            modified: Workspace::modified(self.target.file(), &self.path)?,
+        })
+    }
+}
+
+/// What becomes durable together.
+#[derive(Default)]
+struct Batch {
+    parts: Vec<Part>,
+    files: Vec<Staged>,
+    bytes: u64,
+    begun: Option<Instant>,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES || self.files.len() >= BATCH_FILES
+    }
+
+    fn grow(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.begun.get_or_insert_with(Instant::now);
+    }
+}
+
+/// What came of a copy.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// Files that have their names.
+    pub records: Vec<Record>,
+    /// Files that are not what their store says, and where.
+    pub wrong: Vec<(Entry, Vec<Window>)>,
 }
 
 /// Copies files from a storage to a shelf.
@@ -84,51 +201,86 @@ impl<'a> Copier<'a> {
         self.transfer.fetched()
     }
 
-    /// Copies the files, large and small ones side by side.
-    pub(super) async fn copy(&self, entries: &[Entry]) -> Result<Vec<Record>, Failure> {
-        let (large, small) = futures::try_join!(bounded(self.large(entries), LARGE_FILES), self.small(entries))?;
-        Ok(large.into_iter().flatten().chain(small).collect())
-    }
-
-    fn large<'b>(&'b self, entries: &'b [Entry]) -> Works<'b, Vec<Record>> {
-        let copy = move |entry| async move { self.complete(vec![self.bring(entry).await?]).await }.boxed();
-        Box::new(entries.iter().filter(|entry| entry.size > SMALL).map(copy))
-    }
-
-    async fn small(&self, entries: &[Entry]) -> Result<Vec<Record>, Failure> {
-        let mut done = Vec::new();
-        let small: Vec<&Entry> = entries.iter().filter(|entry| entry.size <= SMALL).collect();
-        for batch in small.chunks(BATCH) {
-            let staged = bounded(self.batch(batch), SMALL_LANE).await?;
-            done.extend(self.complete(staged).await?);
+    /// Copies the files; of those that were begun, what is missing.
+    pub(super) async fn copy(
+        &self,
+        entries: &'a [Entry],
+        resume: &BTreeMap<String, Resume>,
+    ) -> Result<Copied, Failure> {
+        {
+            let mut begun = self.shelf.begun.lock().unwrap_or_else(PoisonError::into_inner);
+            begun.clear();
+            begun.extend(resume.iter().map(|(path, resume)| (path.clone(), resume.temporary.clone())));
         }
-        Ok(done)
+        let job = |entry: &'a Entry| {
+            let parts = resume.get(&entry.path).map(|resume| resume.parts.values());
+            Job { entry, kept: parts.into_iter().flatten().filter_map(PartRecord::sums).collect() }
+        };
+        let destination: Arc<dyn Destination> = Arc::clone(&self.shelf) as _;
+        let (send, receive) = mpsc::channel(WAITING);
+        let run = self.transfer.run(entries.iter().map(job).collect(), &destination, send);
+        // When reading fails, what came before is settled all the same. When settling fails, nobody listens to the reads.
+        let (run, settled) = futures::join!(run, self.settle(receive));
+        let copied = settled?;
+        run?;
+        Ok(copied)
     }
 
-    fn batch<'b>(&'b self, entries: &'b [&'b Entry]) -> Works<'b, Record> {
-        Box::new(entries.iter().map(|entry| self.bring(entry).boxed()))
+    async fn settle(&self, mut events: mpsc::Receiver<Event<'a>>) -> Result<Copied, Failure> {
+        let mut copied = Copied::default();
+        let mut batch = Batch::default();
+        loop {
+            let age = batch.begun.map(|begun| begun + BATCH_AGE);
+            let event = match age {
+                None => events.recv().await,
+                Some(due) => match tokio::time::timeout_at(due, events.recv()).await {
+                    Ok(event) => event,
+                    Err(_) => {
+                        copied.records.extend(self.flush(&mut batch).await?);
+                        continue;
+                    }
+                },
+            };
+            let Some(event) = event else { break };
+            self.add(event, &mut batch, &mut copied);
+            if batch.is_full() {
+                copied.records.extend(self.flush(&mut batch).await?);
+            }
+        }
+        copied.records.extend(self.flush(&mut batch).await?);
+        Ok(copied)
     }
 
-    /// Brings a file under a temporary name, durable but for that name.
-    async fn bring(&self, entry: &Entry) -> Result<Record, Failure> {
-        let temporary = self.shelf.name();
-        let (to, name, path, size) = (Arc::clone(&self.shelf), temporary.clone(), entry.path.clone(), entry.size);
-        let file = Arc::new(blocking(move || to.workspace.create(&name, size, &path)).await?);
-        let hash = self.transfer.file(entry, Some(Arc::clone(&file))).await?;
-        let (to, name, path) = (Arc::clone(&self.shelf), temporary.clone(), entry.path.clone());
-        let modified = blocking(move || to.workspace.settle(&file, &name, &path)).await?;
-        Ok(Record {
-            path: entry.path.clone(),
-            size: entry.size,
-            version: entry.version.clone(),
-            blake3: hash.to_hex().to_string(),
-            temporary,
-            modified,
-        })
+    fn add(&self, event: Event<'a>, batch: &mut Batch, copied: &mut Copied) {
+        match event {
+            Event::Part { entry, target, index, sums } => {
+                let Entry { path, size, version, .. } = entry.clone();
+                batch.parts.push(Part { path, size, version, target, index, sums });
+                batch.grow(PART.min(entry.size));
+            }
+            Event::File { entry, target: Some(target), hash, verified } => {
+                let Entry { path, size, version, .. } = entry.clone();
+                batch.files.push(Staged { path, size, version, target, hash, verified });
+                batch.grow(size.min(PART));
+            }
+            // The shelf gives every file a target.
+            Event::File { target: None, .. } => {}
+            Event::Wrong { entry, target, windows } => {
+                if let Some(target) = target {
+                    batch.parts.retain(|part| part.target.name != target.name);
+                    self.shelf.workspace.discard(&target.name);
+                }
+                copied.wrong.push((entry.clone(), windows));
+            }
+        }
     }
 
-    async fn complete(&self, records: Vec<Record>) -> Result<Vec<Record>, Failure> {
-        let to = Arc::clone(&self.shelf);
-        blocking(move || to.complete(&records).map(|()| records)).await
+    async fn flush(&self, batch: &mut Batch) -> Result<Vec<Record>, Failure> {
+        let batch = std::mem::take(batch);
+        if batch.parts.is_empty() && batch.files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let shelf = Arc::clone(&self.shelf);
+        blocking(move || shelf.complete(&batch)).await
     }
 }

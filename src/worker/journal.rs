@@ -1,7 +1,8 @@
-//! What loads have put into a volume, in `.checkpoint/journal`: one checked line a file, only ever appended. Does I/O, blocking.
+//! What loads have put into a volume, in `.checkpoint/journal`: checked lines, only ever appended. Does I/O, blocking.
 //!
-//! A line is written after the file's bytes are durable under a temporary name and before it gets its own name. So
-//! every file of ours has a line, and a file without one is somebody else's.
+//! A file's line is written after its bytes are durable under a temporary name and before it gets its own name. So
+//! every file of ours has a line, and a file without one is somebody else's. Parts of large files have lines too, once they are
+//! durable: another attempt fetches only what is missing.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::failure::Failure;
+use super::{
+    failure::Failure,
+    transfer::{
+        PartSums,
+        hash::{PART, PartHash},
+        sums::Piece,
+    },
+};
 
 /// The journal's name below [`crate::contract::manifest::FOLDER`].
 pub(super) const NAME: &str = "journal";
@@ -33,14 +41,92 @@ pub(super) struct Record {
     pub temporary: String,
     /// Modification time in the volume.
     pub modified: String,
+    /// Whether the source holds a checksum of it, which was compared.
+    #[serde(default)]
+    pub verified: bool,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
+/// A part of a file that is not complete.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct PartRecord {
+    /// Path below the volume's root.
+    pub path: String,
+    /// Size of the whole file in bytes.
+    pub size: u64,
+    /// Version at the source.
+    pub version: String,
+    /// The name that it has in the staging folder.
+    pub temporary: String,
+    /// Length of a part in bytes, but for the last one.
+    pub length: u64,
+    /// Which part.
+    pub index: usize,
+    /// Chaining value of its BLAKE3 subtree, 64 hexadecimal digits.
+    pub blake3: String,
+    /// Its CRCs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<Piece>,
+}
+
+impl PartRecord {
+    /// The offset of its end in the file.
+    pub(super) fn end(&self) -> u64 {
+        (self.index as u64).saturating_add(1).saturating_mul(self.length).min(self.size)
+    }
+
+    /// Its length in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.end().saturating_sub((self.index as u64).saturating_mul(self.length))
+    }
+
+    /// What is known of the part; none when it cannot be used.
+    pub(super) fn sums(&self) -> Option<(usize, PartSums)> {
+        let whole = self.length == PART && (self.index as u64) < self.size.div_ceil(PART);
+        let hash = PartHash::subtree_from_hex(&self.blake3).filter(|_| whole)?;
+        Some((self.index, PartSums { hash, pieces: self.pieces.clone() }))
+    }
+}
+
+/// A line of the journal.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-enum Line {
+pub(super) enum Line {
     /// The files below come from here.
     Source(String),
+    /// A file is complete.
     File(Record),
+    /// A part of a file is.
+    Part(PartRecord),
+}
+
+/// What a journal says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Past {
+    /// The latest line of each path.
+    pub records: BTreeMap<String, Record>,
+    /// Parts of files that are not complete, by the temporary name.
+    pub parts: BTreeMap<String, Vec<PartRecord>>,
+}
+
+impl Past {
+    fn add(&mut self, line: Line) {
+        match line {
+            Line::Source(_) => self.forget(),
+            Line::File(record) => {
+                self.parts.remove(&record.temporary);
+                self.records.insert(record.path.clone(), record);
+            }
+            Line::Part(part) => self.parts.entry(part.temporary.clone()).or_default().push(part),
+        }
+    }
+
+    /// What is known does not come from the source that is read now: it is ours, and that is all.
+    fn forget(&mut self) {
+        self.parts.clear();
+        for record in self.records.values_mut() {
+            record.version.clear();
+        }
+    }
 }
 
 /// An open journal.
@@ -50,11 +136,11 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Reads the latest line of each path, cuts off what a crash tore, and goes on for this source. Lines of another source
-    /// still say what is ours, but have no version.
-    pub(super) fn open(mut file: File, uri: &str) -> Result<(Self, BTreeMap<String, Record>), Failure> {
+    /// Reads what it says, cuts off what a crash tore, and goes on for this source. Lines of another source still say what is
+    /// ours, but have no version.
+    pub(super) fn open(mut file: File, uri: &str) -> Result<(Self, Past), Failure> {
         let fail = |error: std::io::Error| Failure::of_io(&error, WHAT);
-        let mut records: BTreeMap<String, Record> = BTreeMap::new();
+        let mut past = Past::default();
         let (mut good, mut source) = (0, None);
         let mut reader = BufReader::new(&file);
         let mut text = Vec::new();
@@ -62,36 +148,29 @@ impl Journal {
             text.clear();
             let length = reader.read_until(b'\n', &mut text).map_err(fail)?;
             match parse(&text) {
-                Some(Line::File(record)) => _ = records.insert(record.path.clone(), record),
-                Some(Line::Source(place)) => {
-                    if source.as_ref() != Some(&place) {
-                        forget_versions(&mut records);
+                Some(Line::Source(place)) if source.as_ref() == Some(&place) => {}
+                Some(line) => {
+                    if let Line::Source(place) = &line {
+                        source = Some(place.clone());
                     }
-                    source = Some(place);
+                    past.add(line);
                 }
                 None => break,
             }
             good += length as u64;
         }
-        if source.as_deref() != Some(uri) {
-            forget_versions(&mut records);
-        }
         file.set_len(good).map_err(fail)?;
         file.seek(SeekFrom::Start(good)).map_err(fail)?;
         let mut journal = Self { file };
         if source.as_deref() != Some(uri) {
-            journal.write(&[Line::Source(uri.to_owned())])?;
+            past.forget();
+            journal.append(&[Line::Source(uri.to_owned())])?;
         }
-        Ok((journal, records))
+        Ok((journal, past))
     }
 
     /// Appends lines and makes them durable. After an error the journal must not be used again.
-    pub(super) fn append(&mut self, records: &[Record]) -> Result<(), Failure> {
-        let lines: Vec<_> = records.iter().cloned().map(Line::File).collect();
-        self.write(&lines)
-    }
-
-    fn write(&mut self, lines: &[Line]) -> Result<(), Failure> {
+    pub(super) fn append(&mut self, lines: &[Line]) -> Result<(), Failure> {
         let mut text = Vec::new();
         for line in lines {
             let json = serde_json::to_vec(line).map_err(|error| Failure::Volume(format!("{WHAT}: {error}")))?;
@@ -103,12 +182,6 @@ impl Journal {
         let fail = |error: std::io::Error| Failure::of_io(&error, WHAT);
         self.file.write_all(&text).map_err(fail)?;
         self.file.sync_data().map_err(fail)
-    }
-}
-
-fn forget_versions(records: &mut BTreeMap<String, Record>) {
-    for record in records.values_mut() {
-        record.version.clear();
     }
 }
 
@@ -130,20 +203,60 @@ fn parse(text: &[u8]) -> Option<Line> {
 mod tests {
     use super::*;
 
-    fn record(path: &str, version: &str) -> Record {
-        Record {
+    fn record(path: &str, version: &str) -> Line {
+        Line::File(Record {
             path: path.into(),
             size: 1,
             version: version.into(),
             blake3: "00".repeat(32),
             temporary: "t".into(),
             modified: "1.0".into(),
-        }
+            verified: false,
+        })
+    }
+
+    fn part(index: usize) -> Line {
+        Line::Part(PartRecord {
+            path: "large".into(),
+            size: 3 * PART,
+            version: "1".into(),
+            temporary: "u".into(),
+            length: PART,
+            index,
+            blake3: "00".repeat(32),
+            pieces: vec![Piece { at: 0, length: 5, crc: u64::MAX }],
+        })
+    }
+
+    #[test]
+    fn parts_count_until_their_file_is_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        open_all(&path, "a").0.append(&[part(0), part(2)]).unwrap();
+        let (mut journal, past) = open_all(&path, "a");
+        let kept: Vec<_> = past.parts["u"].iter().filter_map(PartRecord::sums).collect();
+        assert_eq!(kept.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(kept[0].1.pieces, [Piece { at: 0, length: 5, crc: u64::MAX }]);
+        let Line::Part(mut odd) = part(3) else { unreachable!() };
+        assert_eq!(odd.sums(), None, "beyond the end");
+        (odd.index, odd.length) = (0, PART / 2);
+        assert_eq!(odd.sums(), None, "parts of another length");
+        let Line::File(mut done) = record("large", "1") else { unreachable!() };
+        done.temporary = "u".into();
+        journal.append(&[Line::File(done)]).unwrap();
+        assert!(open_all(&path, "a").1.parts.is_empty());
+        journal.append(&[part(1)]).unwrap();
+        assert!(open_all(&path, "b").1.parts.is_empty(), "of another source");
+    }
+
+    fn open_all(path: &std::path::Path, uri: &str) -> (Journal, Past) {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+        Journal::open(file, uri).unwrap()
     }
 
     fn open(path: &std::path::Path, uri: &str) -> (Journal, BTreeMap<String, Record>) {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
-        Journal::open(file, uri).unwrap()
+        let (journal, past) = open_all(path, uri);
+        (journal, past.records)
     }
 
     #[test]

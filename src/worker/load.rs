@@ -13,13 +13,14 @@ use crate::{
 };
 
 use super::{
-    copy::{Copier, Shelf},
+    copy::{Copied, Copier, Shelf},
     failure::{Failure, blocking},
     inspect::{of_verdict, pin_message, selectors},
     journal::{Journal, Record},
     progress::{ProgressSink, Stage},
     review::{Review, review},
-    selection::{Inventory, Work, blocks},
+    selection::{Inventory, Resume, Work, blocks},
+    transfer,
     volume::{Volume, Workspace},
 };
 
@@ -43,27 +44,31 @@ pub(super) async fn load(
     let mut done: BTreeMap<String, Record> =
         work.keep.iter().chain(&work.finish).map(|record| (record.path.clone(), record.clone())).collect();
     let mut fetch = work.fetch.clone();
+    let mut resume = work.resume.clone();
     let shelf = tidy(shelf, work).await?;
     let mut fetched = 0;
     let mut round = 1;
     let verdict = loop {
         let copier = Copier::new(storage, progress, Arc::clone(&shelf));
-        let result = copier.copy(&fetch).await;
+        let copied = copier.copy(&fetch, &resume).await;
         fetched += copier.fetched();
-        done.extend(result?.into_iter().map(|record| (record.path.clone(), record)));
-        let reviewed = {
+        let Copied { records, wrong } = copied?;
+        done.extend(records.into_iter().map(|record| (record.path.clone(), record)));
+        let (files, message) = if let Some((entry, windows)) = wrong.first() {
+            (wrong.iter().map(|(entry, _)| entry.clone()).collect(), transfer::wrong(entry, windows))
+        } else {
             settle(Arc::clone(&shelf), wanted.clone()).await?;
             progress.enter(Stage::Judging);
-            review(task, &listing, storage, volume, &wanted).await?
-        };
-        match reviewed {
-            Review::Good(verdict) => break verdict,
-            Review::Bad { files, .. } if round < ROUNDS && !files.is_empty() => {
-                tracing::warn!(?files, "what was written is not what was inspected: fetching it again");
-                fetch = files;
+            match review(task, &listing, storage, volume, &wanted).await? {
+                Review::Good(verdict) => break verdict,
+                Review::Bad { files, message } => (files, message),
             }
-            Review::Bad { message, .. } => return Err(Failure::Corrupt(message)),
+        };
+        if round == ROUNDS || files.is_empty() {
+            return Err(Failure::Corrupt(message));
         }
+        tracing::warn!(message, "fetching it again");
+        (fetch, resume) = (files, BTreeMap::new());
         round += 1;
         progress.enter(Stage::Copying);
     };
@@ -74,6 +79,7 @@ pub(super) async fn load(
         bytes: wanted.iter().map(|entry| entry.size).sum(),
         bytes_fetched: fetched,
         bytes_kept: kept,
+        bytes_verified: done.values().filter(|record| record.verified).map(|record| record.size).sum(),
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     let digest = manifest.digest.clone();
@@ -113,18 +119,43 @@ async fn prepare(volume: &Path, uri: String, wanted: Vec<Entry>) -> Result<(Shel
             other => other?,
         };
         let found = workspace.volume.scan()?;
-        let (journal, records) = Journal::open(workspace.journal()?, &uri)?;
+        let (journal, past) = Journal::open(workspace.journal()?, &uri)?;
         let staged = workspace.staged()?;
-        let inventory = Inventory { records, manifest, found, staged };
-        let work = inventory.work(&wanted)?;
+        let inventory = Inventory { past, manifest, found, staged };
+        let mut work = inventory.work(&wanted)?;
+        // Temporary names that are of no use hold space that is needed.
+        work.discard.iter().for_each(|name| workspace.discard(name));
+        sample(&workspace, &mut work)?;
         let present = inventory.found.into_iter().map(|found| found.path);
         Ok((Shelf::new(workspace, journal, present), work))
     })
     .await
 }
 
+/// Reads one durable part of each file that was begun. When it is not what the journal says, the file begins anew.
+fn sample(workspace: &Workspace, work: &mut Work) -> Result<(), Failure> {
+    let mut lost = Vec::new();
+    for (path, begun) in &work.resume {
+        let skipped = rand::random_range(0..begun.parts.len().max(1));
+        let Some(part) = begun.parts.values().nth(skipped) else { continue };
+        let file = workspace.reopen(&begun.temporary, path)?;
+        if !transfer::is_part(file, part.size, part.sums()).map_err(|error| Failure::of_io(&error, path))? {
+            tracing::warn!(
+                path,
+                part = part.index,
+                "what an earlier attempt left is not what it wrote: beginning anew"
+            );
+            workspace.discard(&begun.temporary);
+            lost.push(path.clone());
+        }
+    }
+    lost.iter().for_each(|path| _ = work.resume.remove(path));
+    Ok(())
+}
+
 fn check_space(shelf: &Shelf, work: &Work) -> Result<(), Failure> {
-    let needed = blocks(&work.fetch);
+    let reserved = work.resume.values().fold(0u64, |sum, begun| sum.saturating_add(begun.allocated));
+    let needed = blocks(&work.fetch).saturating_sub(reserved);
     match shelf.workspace.available() {
         Some(available) if available < needed => Err(Failure::NoSpace(format!(
             "the volume has {available} bytes left and {needed} are needed: give the volume a larger size, or include fewer files"
@@ -135,7 +166,8 @@ fn check_space(shelf: &Shelf, work: &Work) -> Result<(), Failure> {
 
 /// Says how much there is to do. The bytes that need not be fetched any more.
 fn announce(work: &Work, wanted: &[Entry], progress: &ProgressSink) -> u64 {
-    let kept = work.keep.iter().chain(&work.finish).map(|record| record.size).sum();
+    let files = work.keep.iter().chain(&work.finish).map(|record| record.size);
+    let kept = files.chain(work.resume.values().map(Resume::bytes)).sum();
     progress.update(|progress| {
         progress.stage = Stage::Copying;
         progress.files_total = wanted.len() as u64;
@@ -153,9 +185,6 @@ async fn tidy(shelf: Shelf, work: Work) -> Result<Arc<Shelf>, Failure> {
         let workspace = &shelf.workspace;
         if !(work.fetch.is_empty() && work.finish.is_empty() && work.remove.is_empty()) {
             workspace.remove_manifest()?;
-        }
-        for name in &work.discard {
-            workspace.discard(name);
         }
         for path in &work.remove {
             workspace.remove(path)?;

@@ -2,7 +2,6 @@
 
 mod copy;
 mod failure;
-mod hash;
 mod inspect;
 mod journal;
 mod judging;

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{contract::manifest::Manifest, storage::Entry};
 
-use super::{failure::Failure, journal::Record, volume::Found};
+use super::{
+    failure::Failure,
+    journal::{PartRecord, Past, Record},
+    volume::{Found, Staged},
+};
 
 /// What is to be done, so that the volume holds the wanted files and nothing else.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -15,19 +19,39 @@ pub(super) struct Work {
     pub finish: Vec<Record>,
     /// To be copied.
     pub fetch: Vec<Entry>,
+    /// Parts of files to be copied that are durable under a temporary name.
+    pub resume: BTreeMap<String, Resume>,
     /// Ours and not wanted any more.
     pub remove: Vec<String>,
     /// Temporary names that are of no use.
     pub discard: Vec<String>,
 }
 
+/// A file that an earlier attempt began.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Resume {
+    /// Its name in the staging folder.
+    pub temporary: String,
+    /// Bytes that the file system has set aside for it.
+    pub allocated: u64,
+    /// Its durable parts, by their index.
+    pub parts: BTreeMap<usize, PartRecord>,
+}
+
+impl Resume {
+    /// Bytes of the durable parts.
+    pub(super) fn bytes(&self) -> u64 {
+        self.parts.values().map(PartRecord::bytes).sum()
+    }
+}
+
 /// What was found in a volume.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
-    pub records: BTreeMap<String, Record>,
+    pub past: Past,
     pub manifest: Option<Manifest>,
     pub found: Vec<Found>,
-    pub staged: Vec<(String, u64)>,
+    pub staged: Vec<Staged>,
 }
 
 impl Inventory {
@@ -38,7 +62,7 @@ impl Inventory {
             None => BTreeSet::new(),
         };
         for found in &self.found {
-            let ours = self.records.contains_key(&found.path) || listed.contains(found.path.as_str());
+            let ours = self.past.records.contains_key(&found.path) || listed.contains(found.path.as_str());
             if !found.is_file || !ours {
                 return Err(Failure::Conflict(format!(
                     "{} is in the volume and was not put there by a load: it is left alone; use an empty volume",
@@ -47,10 +71,11 @@ impl Inventory {
             }
         }
         let found: HashMap<&str, &Found> = self.found.iter().map(|found| (found.path.as_str(), found)).collect();
-        let mut staged: HashMap<&str, u64> = self.staged.iter().map(|(name, size)| (name.as_str(), *size)).collect();
+        let mut staged: HashMap<&str, u64> =
+            self.staged.iter().map(|staged| (staged.name.as_str(), staged.size)).collect();
         let mut work = Work::default();
         for entry in wanted {
-            let record = self.records.get(&entry.path).filter(|record| {
+            let record = self.past.records.get(&entry.path).filter(|record| {
                 !entry.version.is_empty() && record.version == entry.version && record.size == entry.size
             });
             let Some(record) = record else {
@@ -69,6 +94,7 @@ impl Inventory {
                 work.fetch.push(entry.clone());
             }
         }
+        work.resume = work.fetch.iter().filter_map(|entry| Some((entry.path.clone(), self.begun(entry)?))).collect();
         let wanted: BTreeSet<&str> = wanted.iter().map(|entry| entry.path.as_str()).collect();
         work.remove = self
             .found
@@ -77,15 +103,31 @@ impl Inventory {
             .filter(|path| !wanted.contains(path.as_str()))
             .cloned()
             .collect();
-        let finished: BTreeSet<&str> = work.finish.iter().map(|record| record.temporary.as_str()).collect();
+        let finished = work.finish.iter().map(|record| record.temporary.as_str());
+        let useful: BTreeSet<&str> =
+            finished.chain(work.resume.values().map(|begun| begun.temporary.as_str())).collect();
         work.discard = self
             .staged
             .iter()
-            .map(|(name, _)| name)
-            .filter(|name| !finished.contains(name.as_str()))
+            .map(|staged| &staged.name)
+            .filter(|name| !useful.contains(name.as_str()))
             .cloned()
             .collect();
         Ok(work)
+    }
+
+    /// What an earlier attempt left of a file: the one with the most parts, if there are several.
+    fn begun(&self, entry: &Entry) -> Option<Resume> {
+        let candidate = |staged: &Staged| {
+            let parts = self.past.parts.get(&staged.name)?.iter().filter(|part| {
+                let same = part.path == entry.path && part.size == entry.size && part.version == entry.version;
+                same && part.sums().is_some() && part.end() <= staged.size
+            });
+            let parts = parts.map(|part| (part.index, part.clone())).collect();
+            Some(Resume { temporary: staged.name.clone(), allocated: staged.allocated, parts })
+        };
+        let known = self.staged.iter().filter(|_| !entry.version.is_empty()).filter_map(candidate);
+        known.filter(|begun| !begun.parts.is_empty()).max_by_key(|begun| begun.parts.len())
     }
 }
 
@@ -98,6 +140,7 @@ pub(super) fn blocks<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::transfer::hash::PART;
 
     fn entry(path: &str, version: &str) -> Entry {
         Entry { path: path.into(), size: 5, version: version.into(), checksum: None }
@@ -111,6 +154,7 @@ mod tests {
             blake3: String::new(),
             temporary: format!("t-{path}"),
             modified: "1".into(),
+            verified: false,
         }
     }
 
@@ -118,12 +162,47 @@ mod tests {
         Found { path: path.into(), size: 5, modified: "1".into(), is_file: true }
     }
 
-    fn inventory(records: &[Record], found: &[Found], staged: &[&str]) -> Inventory {
+    fn staged(name: &str, size: u64) -> Staged {
+        Staged { name: name.into(), size, allocated: size }
+    }
+
+    fn inventory(records: &[Record], found: &[Found], names: &[&str]) -> Inventory {
+        let records = records.iter().map(|record| (record.path.clone(), record.clone())).collect();
         Inventory {
-            records: records.iter().map(|record| (record.path.clone(), record.clone())).collect(),
+            past: Past { records, parts: BTreeMap::new() },
             manifest: None,
             found: found.to_vec(),
-            staged: staged.iter().map(|name| ((*name).to_owned(), 5)).collect(),
+            staged: names.iter().map(|name| staged(name, 5)).collect(),
+        }
+    }
+
+    #[test]
+    fn what_was_begun_goes_on_unless_anything_is_different() {
+        let part = |temporary: &str, index| PartRecord {
+            path: "large".into(),
+            size: 3 * PART,
+            version: "1".into(),
+            temporary: temporary.into(),
+            length: PART,
+            index,
+            blake3: "00".repeat(32),
+            pieces: vec![],
+        };
+        let mut inventory = inventory(&[], &[], &["t-other"]);
+        inventory.staged.extend([staged("a", 3 * PART), staged("b", 3 * PART), staged("short", PART)]);
+        for (name, indices) in [("a", vec![0]), ("b", vec![0, 2, 2]), ("short", vec![0, 1, 2]), ("gone", vec![0, 1, 2])]
+        {
+            let parts = indices.into_iter().map(|index| part(name, index)).collect();
+            inventory.past.parts.insert(name.into(), parts);
+        }
+        let large = |version: &str, size| Entry { size, ..entry("large", version) };
+        let work = inventory.work(&[large("1", 3 * PART)]).unwrap();
+        let begun = &work.resume["large"];
+        assert_eq!((begun.temporary.as_str(), begun.bytes()), ("b", 2 * PART));
+        assert_eq!(work.discard, ["t-other", "a", "short"]);
+        for other in [large("2", 3 * PART), large("", 3 * PART), large("1", 4 * PART), entry("small", "1")] {
+            let work = inventory.work(&[other]).unwrap();
+            assert_eq!((work.resume.len(), work.discard.len()), (0, 4));
         }
     }
 

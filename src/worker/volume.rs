@@ -16,7 +16,7 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, fallocate, fchmod, flock,
-        fstat, fstatvfs, fsync, mkdirat, openat, renameat, renameat_with, statat, unlinkat,
+        fstat, fstatfs, fstatvfs, fsync, mkdirat, openat, renameat, renameat_with, statat, syncfs, unlinkat,
     },
     io::Errno,
 };
@@ -33,6 +33,8 @@ const MANIFEST: &str = "manifest.json";
 const MANIFEST_NEXT: &str = "manifest.json.next";
 /// A manifest of as many files as a checkpoint can have fits.
 const MANIFEST_LIMIT: u64 = 1 << 30;
+/// So many files are made durable one by one.
+const ONE_BY_ONE: usize = 4;
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
 
@@ -45,6 +47,15 @@ pub(super) struct Found {
     pub modified: String,
     /// Whether it is a file, and not a link, pipe or device.
     pub is_file: bool,
+}
+
+/// A file under a temporary name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Staged {
+    pub name: String,
+    pub size: u64,
+    /// Bytes that the file system has set aside for it.
+    pub allocated: u64,
 }
 
 /// The root of a volume.
@@ -217,8 +228,8 @@ impl Workspace {
         Ok(File::from(handle))
     }
 
-    /// The sizes of the files under temporary names.
-    pub(super) fn staged(&self) -> Result<Vec<(String, u64)>, Failure> {
+    /// The files under temporary names.
+    pub(super) fn staged(&self) -> Result<Vec<Staged>, Failure> {
         let fail = |errno| Failure::of_volume(errno, ".checkpoint/staging");
         let mut staged = Vec::new();
         for item in Dir::read_from(&self.staging).map_err(fail)? {
@@ -226,7 +237,8 @@ impl Workspace {
             let name = item.file_name().to_string_lossy().into_owned();
             if name != "." && name != ".." {
                 let stat = statat(&self.staging, item.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
-                staged.push((name, u64::try_from(stat.st_size).unwrap_or(0)));
+                let of = |number: i64| u64::try_from(number).unwrap_or(0);
+                staged.push(Staged { name, size: of(stat.st_size), allocated: of(stat.st_blocks).saturating_mul(512) });
             }
         }
         Ok(staged)
@@ -236,7 +248,7 @@ impl Workspace {
     pub(super) fn create(&self, name: &str, size: u64, path: &str) -> Result<File, Failure> {
         self.step()?;
         let fail = |errno| Failure::of_volume(errno, path);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | flags();
         let handle = openat(&self.staging, name, flags, FILE_MODE).map_err(fail)?;
         set_mode(&handle, FILE_MODE).map_err(fail)?;
         if size > 0 {
@@ -248,15 +260,41 @@ impl Workspace {
         Ok(File::from(handle))
     }
 
-    /// Makes the bytes durable and says when they were last changed. A file whose sync failed must be given up: the kernel
-    /// reports such an error once only.
-    pub(super) fn settle(&self, file: &File, name: &str, path: &str) -> Result<String, Failure> {
+    /// Opens a file that an earlier attempt left under a temporary name.
+    pub(super) fn reopen(&self, name: &str, path: &str) -> Result<File, Failure> {
+        let handle = openat(&self.staging, name, OFlags::RDWR | OFlags::NONBLOCK | flags(), Mode::empty());
+        handle.map(File::from).map_err(|errno| Failure::of_volume(errno, path))
+    }
+
+    /// Makes the bytes of these files durable: one by one, or all that the file system holds when they are many and it is known
+    /// to say what went wrong. Files whose sync failed must be given up: the kernel reports such an error once only.
+    pub(super) fn settle<'a>(&self, files: impl IntoIterator<Item = (&'a File, &'a str)>) -> Result<(), Failure> {
         self.step()?;
-        let synced = file.sync_all().map_err(|error| Failure::of_io(&error, path));
+        let files: Vec<_> = files.into_iter().collect();
+        let synced = if files.len() > ONE_BY_ONE && self.syncs_as_a_whole() {
+            syncfs(&self.staging).map_err(|errno| Failure::of_volume(errno, "its files"))
+        } else {
+            let sync = |(file, name): &(&File, &str)| file.sync_all().map_err(|error| Failure::of_io(&error, name));
+            files.iter().try_for_each(sync)
+        };
         if synced.is_err() {
-            self.discard(name);
+            files.iter().for_each(|(_, name)| self.discard(name));
         }
-        synced?;
+        synced
+    }
+
+    /// Whether one call makes everything of the file system durable and reports all errors. Network file systems and those in
+    /// user space may do less.
+    fn syncs_as_a_whole(&self) -> bool {
+        const EXT4: u64 = 0xEF53;
+        const XFS: u64 = 0x5846_5342;
+        const BTRFS: u64 = 0x9123_683E;
+        let kind = fstatfs(&self.staging).map(|stat| u64::try_from(stat.f_type).unwrap_or(0));
+        kind.is_ok_and(|kind| [EXT4, XFS, BTRFS].contains(&kind))
+    }
+
+    /// When the bytes of a file were last changed, as the journal has it.
+    pub(super) fn modified(file: &File, path: &str) -> Result<String, Failure> {
         fstat(file).map(|stat| modified(&stat)).map_err(|errno| Failure::of_volume(errno, path))
     }
 

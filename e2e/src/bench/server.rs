@@ -1,19 +1,18 @@
 //! An S3 server that lists and serves a folder on loopback, and counts what it was asked for (network and file I/O).
 //!
-//! It knows `ListObjectsV2` in pages of 1,000 keys and `GetObject` with a range, which is all that an inspection needs, and
-//! it is as fast as it can be: what a client takes on top is the client's own. It can wait before each answer, as a server
-//! that is some way off does.
+//! It knows `ListObjectsV2` in pages of 1,000 keys, `HeadObject` and `GetObject` with a range, and it is as fast as it can be:
+//! what a client takes on top is the client's own. It can wait before each answer, as a server that is some way off does, and
+//! hold each connection to a rate, as S3 does.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -34,6 +33,8 @@ struct Shared {
     /// Where each key ends, and the size of its file.
     objects: Vec<(usize, u64)>,
     wait: Duration,
+    /// Bytes per second of each connection.
+    rate: Option<u64>,
     requests: AtomicU64,
     bytes: AtomicU64,
 }
@@ -41,13 +42,18 @@ struct Shared {
 impl Server {
     /// Serves the files below `root`, and waits so long before each answer.
     pub fn start(root: &Path, wait: Duration) -> Result<Self> {
+        Self::start_limited(root, wait, None)
+    }
+
+    /// As [`Server::start`], and no connection brings more than `rate` bytes per second.
+    pub fn start_limited(root: &Path, wait: Duration, rate: Option<u64>) -> Result<Self> {
         let mut keys = String::new();
         let mut objects = Vec::new();
         list(root, "", &mut keys, &mut objects)?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let (requests, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { root: root.to_owned(), keys, objects, wait, requests, bytes });
+        let shared = Arc::new(Shared { root: root.to_owned(), keys, objects, wait, rate, requests, bytes });
         let served = Arc::clone(&shared);
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
@@ -95,43 +101,72 @@ impl Shared {
         connection.set_nodelay(true)?;
         let mut reader = BufReader::new(connection);
         loop {
-            let Some((target, range)) = request(&mut reader)? else { return Ok(()) };
+            let Some(Request { head, target, range }) = request(&mut reader)? else { return Ok(()) };
             self.requests.fetch_add(1, Ordering::Relaxed);
             thread::sleep(self.wait);
-            let (mut head, body) = self.answer(&target, range.as_deref())?;
-            self.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
-            write!(head, "content-length: {}\r\n\r\n", body.len())?;
-            let mut answer = head.into_bytes();
-            answer.extend_from_slice(&body);
+            let (mut answer, body) = self.answer(&target, range.as_deref())?;
+            write!(answer, "content-length: {}\r\n\r\n", body.length())?;
             let mut connection = connection;
-            connection.write_all(&answer)?;
+            connection.write_all(answer.as_bytes())?;
+            if !head {
+                self.bytes.fetch_add(body.length(), Ordering::Relaxed);
+                self.send(body, connection)?;
+            }
         }
     }
 
-    fn answer(&self, target: &str, range: Option<&str>) -> Result<(String, Vec<u8>)> {
-        if let Some((_, query)) = target.split_once('?') {
+    fn send(&self, body: Body, mut connection: &TcpStream) -> Result<()> {
+        /// So much is sent between looks at the clock.
+        const STEP: u64 = 256 << 10;
+        let (mut file, mut length) = match body {
+            Body::Text(text) => return Ok(connection.write_all(text.as_bytes())?),
+            Body::File(file, length) => (file, length),
+        };
+        let (begun, mut sent) = (Instant::now(), 0);
+        while length > 0 {
+            let step = if self.rate.is_some() { STEP.min(length) } else { length };
+            // From a file to a socket, this is one system call that copies nothing.
+            let moved = io::copy(&mut Read::by_ref(&mut file).take(step), &mut connection)?;
+            anyhow::ensure!(moved == step, "the file became shorter");
+            (length, sent) = (length - step, sent + step);
+            if let Some(rate) = self.rate {
+                let due = Duration::from_secs_f64(sent as f64 / rate as f64);
+                thread::sleep(due.saturating_sub(begun.elapsed()));
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&self, target: &str, range: Option<&str>) -> Result<(String, Body)> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let key = path.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
+        if key.is_empty() {
             let token = query.split('&').find_map(|pair| pair.strip_prefix("continuation-token="));
             let page = self.page(token.and_then(|token| token.parse().ok()).unwrap_or(0))?;
-            return Ok(("HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\n".to_owned(), page.into_bytes()));
+            return Ok(("HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\n".to_owned(), Body::Text(page)));
         }
-        let key = target.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
-        let Ok(file) = File::open(self.root.join(key)) else {
-            return Ok(("HTTP/1.1 404 Not Found\r\n".to_owned(), Vec::new()));
+        let Ok(mut file) = File::open(self.root.join(key)) else {
+            return Ok(("HTTP/1.1 404 Not Found\r\n".to_owned(), Body::Text(String::new())));
         };
         let size = file.metadata()?.len();
         let range = range.and_then(|range| range.trim().strip_prefix("bytes=")?.split_once('-'));
-        let (first, last): (u64, u64) = match range {
-            Some((first, last)) => (first.parse()?, last.parse()?),
-            None => (0, size.saturating_sub(1)),
+        let (status, first, end) = match range {
+            Some((first, last)) => {
+                ("206 Partial Content", first.parse()?, last.parse().map_or(size, |last: u64| last + 1))
+            }
+            None => ("200 OK", 0, size),
         };
-        let mut body = vec![0; usize::try_from((last + 1).min(size).saturating_sub(first))?];
-        file.read_exact_at(&mut body, first)?;
-        let head = format!(
-            "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {first}-{last}/{size}\r\netag: {}\r\n\
+        let end = end.min(size);
+        file.seek(SeekFrom::Start(first))?;
+        let mut head = format!(
+            "HTTP/1.1 {status}\r\netag: {}\r\naccept-ranges: bytes\r\n\
              last-modified: Wed, 01 Jan 2025 00:00:00 GMT\r\ncontent-type: application/octet-stream\r\n",
             tag(size)
         );
-        Ok((head, body))
+        if range.is_some() {
+            write!(head, "content-range: bytes {first}-{}/{size}\r\n", end.saturating_sub(1))?;
+        }
+        Ok((head, Body::File(file, end.saturating_sub(first))))
     }
 
     /// The page of a listing that begins with this object.
@@ -158,16 +193,40 @@ impl Shared {
     }
 }
 
+/// What follows the head of an answer.
+enum Body {
+    Text(String),
+    /// So many bytes from where the file stands.
+    File(File, u64),
+}
+
+impl Body {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.len() as u64,
+            Self::File(_, length) => *length,
+        }
+    }
+}
+
+struct Request {
+    /// Whether only the head of the answer is wanted.
+    head: bool,
+    target: String,
+    range: Option<String>,
+}
+
 fn tag(size: u64) -> String {
     format!("\"{size:032x}\"")
 }
 
-/// The target of the next request, and its range; none at the end of the connection.
-fn request(reader: &mut impl BufRead) -> Result<Option<(String, Option<String>)>> {
+/// The next request; none at the end of the connection.
+fn request(reader: &mut impl BufRead) -> Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
     }
+    let head = line.starts_with("HEAD ");
     let target = line.split(' ').nth(1).context("no request line")?.to_owned();
     let mut range = None;
     loop {
@@ -178,15 +237,13 @@ fn request(reader: &mut impl BufRead) -> Result<Option<(String, Option<String>)>
         match line.trim_end().split_once(':') {
             Some((name, value)) if name.eq_ignore_ascii_case("range") => range = Some(value.trim().to_owned()),
             Some(_) => {}
-            None => return Ok(Some((target, range))),
+            None => return Ok(Some(Request { head, target, range })),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
     #[test]
@@ -214,5 +271,19 @@ mod tests {
         assert!(page.contains("<Key>a/1000</Key>") && page.contains("<IsTruncated>false<"), "{page}");
         assert!(ask("/bench/nothing", "0-1").starts_with("HTTP/1.1 404"));
         assert_eq!(server.take_counts().0, 3);
+        assert!(ask("/bench/a/0007", "").ends_with("\r\n\r\n0123456789"), "all of it");
+    }
+
+    #[test]
+    fn a_connection_is_held_to_its_rate() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a"), vec![7; 1 << 20]).unwrap();
+        let server = Server::start_limited(folder.path(), Duration::ZERO, Some(4 << 20)).unwrap();
+        let mut connection = TcpStream::connect(server.address).unwrap();
+        connection.write_all(b"GET /bench/a HTTP/1.1\r\n\r\n").unwrap();
+        connection.shutdown(std::net::Shutdown::Write).unwrap();
+        let (begun, mut answer) = (Instant::now(), Vec::new());
+        connection.read_to_end(&mut answer).unwrap();
+        assert!(answer.len() > 1 << 20 && begun.elapsed() >= Duration::from_millis(240), "{:?}", begun.elapsed());
     }
 }

@@ -47,6 +47,19 @@ pub fn shards(root: &Path, count: u64) -> Result<u64> {
     Ok(count * TENSORS)
 }
 
+/// Safetensors files of exactly so many bytes, of one tensor each.
+pub fn sized_shards(root: &Path, count: u64, size: u64) -> Result<()> {
+    const HEADER: u64 = 256;
+    fs::create_dir_all(root)?;
+    for number in 0..count {
+        let data = size.checked_sub(8 + HEADER).context("a file must hold its header")?;
+        let header = format!(r#"{{"tensor.{number}":{{"dtype":"U8","shape":[{data}],"data_offsets":[0,{data}]}}}}"#);
+        let padded = format!("{header:width$}", width = usize::try_from(HEADER)?);
+        sparse_safetensors(&root.join(format!("{number:05}.safetensors")), &padded, data)?;
+    }
+    Ok(())
+}
+
 /// Small safetensors files of one tensor each, a thousand to a folder. Returns how many tensors there are.
 pub fn files(root: &Path, count: u64) -> Result<u64> {
     for number in 0..count {
@@ -101,6 +114,8 @@ mod tests {
         assert_eq!(index["weight_map"].as_object().unwrap().len(), 200);
         assert_eq!(files(&folder.path().join("f"), 1001).unwrap(), 1001);
         assert!(folder.path().join("f/part-001/001000.safetensors").exists());
+        sized_shards(&folder.path().join("z"), 2, 1 << 20).unwrap();
+        assert_eq!(fs::metadata(folder.path().join("z/00001.safetensors")).unwrap().len(), 1 << 20);
         pickles(&folder.path().join("p"), 2).unwrap();
         assert!(folder.path().join("p/part-000/000001.pt").exists());
     }

@@ -18,7 +18,7 @@ use crate::paths;
 
 /// Seconds for each target.
 const SECONDS: &str = "CHECKPOINT_E2E_FUZZ_SECONDS";
-const DEFAULT_SECONDS: u64 = 2;
+const DEFAULT_SECONDS: u64 = 1;
 /// Targets at once.
 const AT_ONCE: usize = 2;
 /// The longest input, in bytes: all fixtures fit, and an execution stays short.

@@ -26,9 +26,16 @@ pub use s3::S3;
 use std::ops::Range;
 
 use bytes::Bytes;
-use futures::{future::BoxFuture, stream::BoxStream};
+use futures::{
+    FutureExt,
+    future::{self, BoxFuture},
+    stream::BoxStream,
+};
 
-use super::{Checksum, Class, Entry, Listing, StorageError, listing, paths};
+use super::{Checksum, Class, Entry, Listing, StorageError, Window, listing, paths};
+
+/// The bytes of a file, or of a range of one.
+pub type Pieces<'a> = BoxStream<'a, Result<Bytes, StorageError>>;
 
 /// A place that checkpoints lie in.
 pub trait Storage: Send + Sync {
@@ -45,5 +52,24 @@ pub trait Storage: Send + Sync {
     fn list(&self) -> BoxFuture<'_, Result<Listing, StorageError>>;
 
     /// Reads a range of a file as it was listed: pinned to its version, and exactly as many bytes as the range is long.
-    fn read<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxStream<'a, Result<Bytes, StorageError>>;
+    fn read<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> Pieces<'a>;
+
+    /// The checksums that the storage holds of a file, as it was listed: of the whole, or of the parts that it was uploaded in.
+    /// None when it holds none. May ask for them; what it cannot learn it does not have.
+    fn checksums<'a>(&'a self, entry: &'a Entry) -> BoxFuture<'a, Vec<Window>> {
+        future::ready(Window::of(entry.checksum, entry.size)).boxed()
+    }
+
+    /// Begins to read a whole file, and its checksum, for storages that tell both in one answer.
+    fn read_whole<'a>(
+        &'a self,
+        entry: &'a Entry,
+    ) -> BoxFuture<'a, Result<(Option<Checksum>, Pieces<'a>), StorageError>> {
+        future::ready(Ok((entry.checksum, self.read(entry, 0..entry.size)))).boxed()
+    }
+
+    /// How often, so far, a server asked for patience, was silent for too long or broke off.
+    fn setbacks(&self) -> u64 {
+        0
+    }
 }

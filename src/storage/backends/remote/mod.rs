@@ -16,16 +16,20 @@ pub(super) mod testing;
 
 pub(super) use authorities::authorities;
 
-use std::{future::Future, ops::Range};
+use std::{
+    future::Future,
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use futures::{
-    StreamExt,
-    future::BoxFuture,
+    FutureExt, StreamExt,
+    future::{self, BoxFuture},
     stream::{self, BoxStream},
 };
 
-use super::{Class, Entry, Listing, Retry, Storage, StorageError};
+use super::{Checksum, Class, Entry, Listing, Pieces, Retry, Storage, StorageError, Window};
 
 /// The bytes of an answer. Errors are explained already.
 pub(super) type Body = BoxStream<'static, Result<Bytes, StorageError>>;
@@ -44,6 +48,16 @@ pub(super) trait Dialect: Send + Sync {
     /// Begins to read, once: the answer was checked to be that range of that version.
     fn begin<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxFuture<'a, Result<Body, StorageError>>;
 
+    /// Begins to read a whole file, once, and its checksum as far as answers tell it.
+    fn begin_whole<'a>(&'a self, entry: &'a Entry) -> BoxFuture<'a, Result<(Option<Checksum>, Body), StorageError>> {
+        async { Ok((entry.checksum, self.begin(entry, 0..entry.size).await?)) }.boxed()
+    }
+
+    /// As [`Storage::checksums`], asked for once.
+    fn checksums<'a>(&'a self, entry: &'a Entry) -> BoxFuture<'a, Result<Vec<Window>, StorageError>> {
+        future::ready(Ok(Window::of(entry.checksum, entry.size))).boxed()
+    }
+
     /// As [`Storage::in_sequence`].
     fn in_sequence(&self) -> bool {
         false
@@ -59,11 +73,12 @@ pub(super) trait Dialect: Send + Sync {
 pub struct Remote<D> {
     dialect: D,
     retry: Retry,
+    setbacks: AtomicU64,
 }
 
 impl<D> Remote<D> {
     pub(super) fn new(dialect: D, retry: Retry) -> Self {
-        Self { dialect, retry }
+        Self { dialect, retry, setbacks: AtomicU64::new(0) }
     }
 }
 
@@ -72,6 +87,7 @@ impl<D> Remote<D> {
 pub(super) struct Patience<'a> {
     dialect: &'a dyn Dialect,
     retry: &'a Retry,
+    setbacks: &'a AtomicU64,
 }
 
 impl Patience<'_> {
@@ -101,6 +117,7 @@ impl Patience<'_> {
         if error.class() == Class::Terminal || failures.count >= self.retry.attempts {
             return Err(error);
         }
+        self.setbacks.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(%error, failures = failures.count, "trying again");
         tokio::time::sleep(self.retry.delay(failures.count, error.retry_after())).await;
         Ok(())
@@ -112,6 +129,23 @@ impl Patience<'_> {
 struct Failures {
     count: u32,
     renewed: bool,
+}
+
+fn patience<D: Dialect>(remote: &Remote<D>) -> Patience<'_> {
+    Patience { dialect: &remote.dialect, retry: &remote.retry, setbacks: &remote.setbacks }
+}
+
+/// The pieces of a range; `body` is an answer that holds it, if there is one already.
+fn pieces<'a>(patience: Patience<'a>, entry: &'a Entry, range: Range<u64>, body: Option<Body>) -> Pieces<'a> {
+    let reading = Reading { patience, entry, rest: range, body, failures: Failures::default() };
+    stream::try_unfold(reading, |mut reading| async move {
+        if reading.rest.is_empty() {
+            return Ok(None);
+        }
+        let bytes = reading.next().await?;
+        Ok(Some((bytes, reading)))
+    })
+    .boxed()
 }
 
 /// A read under way.
@@ -173,19 +207,39 @@ impl<D: Dialect> Storage for Remote<D> {
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Listing, StorageError>> {
-        self.dialect.list(Patience { dialect: &self.dialect, retry: &self.retry })
+        self.dialect.list(patience(self))
     }
 
-    fn read<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxStream<'a, Result<Bytes, StorageError>> {
-        let patience = Patience { dialect: &self.dialect, retry: &self.retry };
-        let reading = Reading { patience, entry, rest: range, body: None, failures: Failures::default() };
-        stream::try_unfold(reading, |mut reading| async move {
-            if reading.rest.is_empty() {
-                return Ok(None);
-            }
-            let bytes = reading.next().await?;
-            Ok(Some((bytes, reading)))
-        })
+    fn read<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> Pieces<'a> {
+        pieces(patience(self), entry, range, None)
+    }
+
+    fn checksums<'a>(&'a self, entry: &'a Entry) -> BoxFuture<'a, Vec<Window>> {
+        async {
+            let asked = patience(self).with(|| self.dialect.checksums(entry)).await;
+            asked.unwrap_or_else(|error| {
+                tracing::debug!(%error, path = entry.path, "no checksum can be had");
+                Vec::new()
+            })
+        }
         .boxed()
+    }
+
+    fn read_whole<'a>(
+        &'a self,
+        entry: &'a Entry,
+    ) -> BoxFuture<'a, Result<(Option<Checksum>, Pieces<'a>), StorageError>> {
+        async move {
+            if entry.size == 0 {
+                return Ok((entry.checksum, pieces(patience(self), entry, 0..0, None)));
+            }
+            let (checksum, body) = patience(self).with(|| self.dialect.begin_whole(entry)).await?;
+            Ok((checksum, pieces(patience(self), entry, 0..entry.size, Some(body))))
+        }
+        .boxed()
+    }
+
+    fn setbacks(&self) -> u64 {
+        self.setbacks.load(Ordering::Relaxed)
     }
 }

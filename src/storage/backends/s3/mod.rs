@@ -1,7 +1,9 @@
 //! Buckets of Amazon S3 and of all that speak its protocol. Does I/O.
 
 mod answers;
+mod checksums;
 mod credentials;
+mod objects;
 
 use std::{ops::Range, sync::Arc};
 
@@ -18,7 +20,7 @@ use crate::contract::{Access, S3Task};
 
 use self::{answers::Bucket, credentials::KeyFiles};
 use super::{
-    Entry, Listing, Mounts, Retry, StorageError,
+    Checksum, Entry, Listing, Mounts, Retry, StorageError, Window,
     listing::{Gathering, s3::Page},
     paths,
     remote::{
@@ -101,6 +103,20 @@ impl S3 {
         Ok(Remote::new(Self { store, client, bucket_url, path, bucket, secret }, retry))
     }
 
+    /// Signs a request with all the headers that it has, unless everybody may read.
+    async fn sign(&self, request: &mut HttpRequest, asked: Asked<'_>) -> Result<(), StorageError> {
+        if matches!(self.bucket.access, Access::Anonymous) {
+            return Ok(());
+        }
+        let explain = |error: object_store::Error| self.bucket.explain(&error, asked);
+        let credential = self.store.credentials().get_credential().await.map_err(explain)?;
+        AwsAuthorizer::new(&credential, "s3", &self.bucket.region).try_authorize(request, None).map_err(explain)
+    }
+
+    fn key(&self, entry: &Entry) -> String {
+        if self.path.is_empty() { entry.path.clone() } else { format!("{}/{}", self.path, entry.path) }
+    }
+
     /// The body of one request for a page of keys.
     async fn page(&self, prefix: &str, token: Option<&str>, most: Option<u32>) -> Result<Page, StorageError> {
         let mut url = self.bucket_url.clone();
@@ -121,13 +137,7 @@ impl S3 {
         *request.uri_mut() = url.as_str().parse().map_err(|_| {
             StorageError::InvalidSpec(format!("no request can be made for bucket {}", self.bucket.name))
         })?;
-        let explain = |error: object_store::Error| self.bucket.explain(&error, Asked::Listing);
-        if !matches!(self.bucket.access, Access::Anonymous) {
-            let credential = self.store.credentials().get_credential().await.map_err(explain)?;
-            AwsAuthorizer::new(&credential, "s3", &self.bucket.region)
-                .try_authorize(&mut request, None)
-                .map_err(explain)?;
-        }
+        self.sign(&mut request, Asked::Listing).await?;
         let explain = |error| self.bucket.explain(&error, Asked::Listing);
         let mut body = self.client.execute(request).await.map_err(explain)?.into_body().bytes_stream();
         let mut text = Vec::new();
@@ -188,20 +198,14 @@ impl S3 {
 
     async fn range(&self, entry: &Entry, range: Range<u64>) -> Result<Body, StorageError> {
         let asked = Asked::File(&entry.path);
-        let full = if self.path.is_empty() { entry.path.clone() } else { format!("{}/{}", self.path, entry.path) };
+        let full = self.key(entry);
         let key = Key::parse(&full)
             .map_err(|_| StorageError::InvalidPath(format!("the key {full:?} cannot be asked for; rename it")))?;
-        // A weak tag never matches in If-Match; the tag of the answer is compared below all the same.
-        let tag = Some(&entry.version).filter(|tag| !tag.is_empty() && !tag.starts_with("W/"));
-        let options =
-            GetOptions { range: Some(GetRange::Bounded(range)), if_match: tag.cloned(), ..GetOptions::default() };
+        let tag = objects::precondition(entry).map(str::to_owned);
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), if_match: tag, ..GetOptions::default() };
         let answer = self.store.get_opts(&key, options).await.map_err(|error| self.bucket.explain(&error, asked))?;
-        let same_tag = match &answer.meta.e_tag {
-            Some(tag) if !entry.version.is_empty() => tag.trim_matches('"') == entry.version.trim_matches('"'),
-            _ => true,
-        };
-        if answer.meta.size != entry.size || !same_tag {
-            return Err(StorageError::Changed(format!("{} is no longer the file that was listed", entry.path)));
+        if answer.meta.size != entry.size || !objects::same_tag(answer.meta.e_tag.as_deref(), entry) {
+            return Err(objects::changed(entry));
         }
         let (bucket, path) = (self.bucket.clone(), entry.path.clone());
         let pieces = answer.into_stream();
@@ -225,6 +229,14 @@ impl Dialect for S3 {
 
     fn begin<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxFuture<'a, Result<Body, StorageError>> {
         self.range(entry, range).boxed()
+    }
+
+    fn begin_whole<'a>(&'a self, entry: &'a Entry) -> BoxFuture<'a, Result<(Option<Checksum>, Body), StorageError>> {
+        self.whole(entry).boxed()
+    }
+
+    fn checksums<'a>(&'a self, entry: &'a Entry) -> BoxFuture<'a, Result<Vec<Window>, StorageError>> {
+        self.windows(entry).boxed()
     }
 
     fn renew(&self) -> Result<bool, StorageError> {

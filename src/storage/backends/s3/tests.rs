@@ -2,6 +2,8 @@
 
 use std::net::TcpListener;
 
+use futures::TryStreamExt;
+
 use super::*;
 use crate::{
     contract::Reason,
@@ -76,6 +78,84 @@ async fn a_range_is_read_pinned_to_its_version() {
     let head = server.heads()[0].clone();
     assert!(head.starts_with("GET /training/run/step-1/file HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("if-match: \"e\"\r\n") && !head.contains("authorization"), "{head}");
+}
+
+#[tokio::test]
+async fn a_whole_file_comes_with_its_checksum_and_goes_on_where_it_broke_off() {
+    let server = Server::start(|number, head| match number {
+        1 => error(503, "SlowDown"),
+        2 => {
+            assert!(head.contains("x-amz-checksum-mode: ENABLED\r\n") && !head.contains("range:"), "{head}");
+            let sums = format!("{HEADERS}x-amz-checksum-crc32c: yZRlqg==\r\n");
+            Answer::Send(testing::cut(response(200, &sums, "0123456789"), 4))
+        }
+        _ => part(head),
+    });
+    let (storage, entry) = (open_at(&server), entry());
+    let (checksum, pieces) = storage.read_whole(&entry).await.unwrap();
+    assert_eq!(checksum, Some(Checksum::Crc32C(0xC994_65AA)));
+    assert_eq!(pieces.try_collect::<Vec<_>>().await.unwrap().concat(), b"0123456789");
+    assert_eq!((server.requests(), storage.setbacks()), (3, 2));
+    assert!(server.heads()[2].contains("range: bytes=6-9\r\n"), "{:?}", server.heads());
+}
+
+#[tokio::test]
+async fn a_whole_file_that_is_another_by_now_is_told() {
+    for answer in [
+        response(200, "etag: \"f\"\r\n", "0123456789"),
+        response(200, HEADERS, "012345678"),
+        error(412, "PreconditionFailed"),
+    ] {
+        let answer = std::sync::Mutex::new(Some(answer));
+        let server = Server::start(move |_, _| answer.lock().unwrap().take().unwrap());
+        let (storage, entry) = (open_at(&server), entry());
+        let Err(error) = storage.read_whole(&entry).await else { panic!("it is another file") };
+        assert_eq!(error.reason(), Reason::SourceChanged, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn checksums_are_asked_for_and_may_be_missing() {
+    let asked = async |behaviour: fn(&str) -> Answer| {
+        let server = Server::start(move |_, head| behaviour(head));
+        let (storage, mut entry) = (open_at(&server), entry());
+        entry.path = "ein +ü.bin".into();
+        let windows = storage.checksums(&entry).await;
+        (windows, server.heads()[0].clone())
+    };
+    let whole = |checksum| vec![Window { range: 0..10, checksum }];
+    let (windows, head) =
+        asked(|_| response(200, &format!("{HEADERS}x-amz-checksum-crc64nvme: rosUhgp5mIg=\r\n"), "")).await;
+    assert_eq!(windows, whole(Checksum::Crc64Nvme(0xAE8B_1486_0A79_9888)));
+    assert!(head.starts_with("HEAD /training/run/step-1/ein%20%2B%C3%BC.bin HTTP/1.1\r\n"), "{head}");
+    let (windows, _) = asked(|head| {
+        if head.starts_with("HEAD") {
+            return response(200, &format!("{HEADERS}x-amz-checksum-type: COMPOSITE\r\n"), "");
+        }
+        assert!(head.contains("?attributes HTTP/1.1\r\n") && head.contains("ObjectParts\r\n"), "{head}");
+        let part = |number, size| {
+            format!("<Part><PartNumber>{number}</PartNumber><Size>{size}</Size><ChecksumCRC32>AAAAAA==</ChecksumCRC32></Part>")
+        };
+        // Two pages, of one part each.
+        let (more, part) =
+            if head.contains("marker: 1\r\n") { (false, part(2, 4)) } else { (true, part(1, 6)) };
+        let parts = format!("<NextPartNumberMarker>1</NextPartNumberMarker><IsTruncated>{more}</IsTruncated>{part}");
+        response(200, "", &format!("<GetObjectAttributesResponse><ObjectParts>{parts}</ObjectParts></GetObjectAttributesResponse>"))
+    })
+    .await;
+    assert_eq!(windows.iter().map(|window| window.range.clone()).collect::<Vec<_>>(), [0..6, 6..10]);
+    let nothing: [fn(&str) -> Answer; 4] = [
+        |_| response(200, HEADERS, ""),
+        |_| error(403, "AccessDenied"),
+        |_| response(200, "etag: \"f\"\r\nx-amz-checksum-crc64nvme: rosUhgp5mIg=\r\n", ""),
+        |head| {
+            let composite = format!("{HEADERS}x-amz-checksum-type: COMPOSITE\r\n");
+            if head.starts_with("HEAD") { response(200, &composite, "") } else { error(403, "AccessDenied") }
+        },
+    ];
+    for answer in nothing {
+        assert_eq!(asked(answer).await.0, []);
+    }
 }
 
 #[tokio::test]

@@ -9,26 +9,65 @@ use blake3::{
 };
 
 /// Length of all parts of a file but the last, in bytes.
-pub(super) const PART: u64 = 16 << 20;
+pub(in crate::worker) const PART: u64 = 16 << 20;
 
 /// Hash of one part.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum PartHash {
+pub(in crate::worker) enum PartHash {
     /// The file has no other part.
     Whole(Hash),
     /// A subtree of the file's tree.
     Subtree(ChainingValue),
 }
 
-/// The hash of the part that begins at `offset`; the file has `size` bytes.
-pub(super) fn part(bytes: &[u8], offset: u64, size: u64) -> PartHash {
-    if size <= PART {
-        return PartHash::Whole(blake3::hash(bytes));
+impl PartHash {
+    /// Hexadecimal digits.
+    pub(in crate::worker) fn to_hex(self) -> String {
+        Hash::from_bytes(match self {
+            Self::Whole(hash) => *hash.as_bytes(),
+            Self::Subtree(value) => value,
+        })
+        .to_hex()
+        .to_string()
     }
-    let mut hasher = Hasher::new();
-    hasher.set_input_offset(offset);
-    hasher.update(bytes);
-    PartHash::Subtree(hasher.finalize_non_root())
+
+    /// The subtree with these hexadecimal digits.
+    pub(in crate::worker) fn subtree_from_hex(text: &str) -> Option<Self> {
+        Hash::from_hex(text).ok().map(|hash| Self::Subtree(*hash.as_bytes()))
+    }
+}
+
+/// Hashes one part, piece by piece.
+#[derive(Clone, Debug)]
+pub(super) struct PartHasher {
+    hasher: Hasher,
+    whole: bool,
+}
+
+impl PartHasher {
+    /// For the part that begins at `offset`; the file has `size` bytes.
+    pub(super) fn new(offset: u64, size: u64) -> Self {
+        let mut hasher = Hasher::new();
+        let whole = size <= PART;
+        if !whole {
+            hasher.set_input_offset(offset);
+        }
+        Self { hasher, whole }
+    }
+
+    /// The next bytes.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// The part's hash.
+    pub(super) fn finish(&self) -> PartHash {
+        if self.whole {
+            PartHash::Whole(self.hasher.finalize())
+        } else {
+            PartHash::Subtree(self.hasher.finalize_non_root())
+        }
+    }
 }
 
 /// The hash of the file, from the hashes of all parts in order; none when parts do not make up a file.
@@ -97,6 +136,19 @@ mod tests {
             let bytes = sample(length);
             prop_assert_eq!(merged(&bytes, 1024 << power), blake3::hash(&bytes));
         }
+    }
+
+    fn part(bytes: &[u8], offset: u64, size: u64) -> PartHash {
+        let mut hasher = PartHasher::new(offset, size);
+        bytes.chunks(1000).for_each(|piece| hasher.update(piece));
+        hasher.finish()
+    }
+
+    #[test]
+    fn subtrees_are_written_and_read() {
+        let part = part(&sample(100), 0, PART + 1);
+        assert_eq!(PartHash::subtree_from_hex(&part.to_hex()), Some(part));
+        assert_eq!(PartHash::subtree_from_hex("x"), None);
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! Whole tasks on folders and on storages that misbehave on purpose.
+//! Whole tasks on folders. Storages that misbehave on purpose are below [`fake`].
+
+mod engine;
+mod fake;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,13 +10,13 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
 };
 
 use bytes::Bytes;
 use futures::{
-    FutureExt, StreamExt, future,
+    StreamExt,
     future::BoxFuture,
     stream::{self, BoxStream},
 };
@@ -387,197 +390,6 @@ async fn odd_tasks_are_refused_and_stops_are_clean() {
     assert_eq!((report.outcome, report.reason, exit_code(&report)), (Outcome::Failed, None, exit::RETRY));
 }
 
-/// What reads of a [`Fake`] bring: a file's index, a range, and how often that file was read before.
-type Content = dyn Fn(usize, Range<u64>, usize) -> Result<Vec<u8>, StorageError> + Send + Sync;
-
-/// A storage of any size whose bytes are made when they are read.
-struct Fake {
-    entries: Vec<Entry>,
-    content: Box<Content>,
-    reads: Mutex<Vec<(usize, Range<u64>)>>,
-    active: Arc<AtomicUsize>,
-    most: AtomicUsize,
-    bytes: AtomicU64,
-}
-
-impl Fake {
-    fn new(
-        files: Vec<(String, u64)>,
-        content: impl Fn(usize, Range<u64>, usize) -> Result<Vec<u8>, StorageError> + Send + Sync + 'static,
-    ) -> Self {
-        let entry = |(path, size)| Entry { path, size, version: "\"e\"".into(), checksum: None };
-        let mut entries: Vec<_> = files.into_iter().map(entry).collect();
-        entries.sort_by(|left, right| left.path.cmp(&right.path));
-        Self {
-            entries,
-            content: Box::new(content),
-            reads: Mutex::default(),
-            active: Arc::default(),
-            most: AtomicUsize::new(0),
-            bytes: AtomicU64::new(0),
-        }
-    }
-
-    fn task(&self, kind: TaskKind) -> Task {
-        let fingerprint = Listing { entries: self.entries.clone() }.fingerprint();
-        Task {
-            version: VERSION,
-            kind,
-            source: Source::S3(crate::contract::S3Task::default()),
-            validation: Validation::default(),
-            volumes: vec![],
-            load: Some(LoadTask { fingerprint, filter: Filter::default(), digest: None }),
-        }
-    }
-
-    async fn load(&self, volume: &Path) -> Result<Report, Failure> {
-        let task = self.task(TaskKind::Load);
-        load::load(&task, task.load.as_ref().unwrap(), self, volume, &ProgressSink::default()).await
-    }
-}
-
-/// Counts a read until it is dropped.
-struct Active(Arc<AtomicUsize>);
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Storage for Fake {
-    fn uri(&self) -> String {
-        "fake:".into()
-    }
-
-    fn list(&self) -> BoxFuture<'_, Result<Listing, StorageError>> {
-        future::ready(Ok(Listing { entries: self.entries.clone() })).boxed()
-    }
-
-    fn read<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxStream<'a, Result<Bytes, StorageError>> {
-        let index = self.entries.iter().position(|known| known == entry).unwrap();
-        stream::once(async move {
-            self.most.fetch_max(self.active.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            let _active = Active(Arc::clone(&self.active));
-            tokio::task::yield_now().await;
-            let before = {
-                let mut reads = self.reads.lock().unwrap();
-                let before = reads.iter().filter(|(file, old)| *file == index && old.start == range.start).count();
-                reads.push((index, range.clone()));
-                before
-            };
-            self.bytes.fetch_add(range.end - range.start, Ordering::SeqCst);
-            (self.content)(index, range, before).map(Bytes::from)
-        })
-        .boxed()
-    }
-}
-
-/// A sharded checkpoint of any size whose tensors are never made.
-fn shards(count: usize, size: u64) -> Fake {
-    let name = |index: usize| format!("model-{:05}-of-{count:05}.safetensors", index + 1);
-    let header = move |index: usize| {
-        let make =
-            |length: u64| format!(r#"{{"t{index}":{{"dtype":"U8","shape":[{length}],"data_offsets":[0,{length}]}}}}"#);
-        let mut text = make(size);
-        let length = size - 8 - text.len() as u64;
-        let padding = text.len() - make(length).len();
-        text = format!("{}{}", make(length), " ".repeat(padding));
-        [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
-    };
-    let map: BTreeMap<_, _> = (0..count).map(|index| (format!("t{index}"), name(index))).collect();
-    let index = serde_json::to_vec(&serde_json::json!({"metadata": {}, "weight_map": map})).unwrap();
-    let mut files: Vec<_> = (0..count).map(|index| (name(index), size)).collect();
-    files.push(("model.safetensors.index.json".into(), index.len() as u64));
-    Fake::new(files, move |file, range, _| {
-        let source = if file < count { header(file) } else { index.clone() };
-        let at = |position: u64| usize::try_from(position).unwrap();
-        Ok((at(range.start)..at(range.end)).map(|position| source.get(position).copied().unwrap_or(0)).collect())
-    })
-}
-
-#[tokio::test]
-async fn an_inspection_costs_the_same_whatever_the_sizes_are() {
-    let mut costs = Vec::new();
-    for size in [1 << 20, 1 << 40] {
-        let fake = shards(200, size);
-        let report = inspect::inspect(&fake.task(TaskKind::Inspect), &fake, &ProgressSink::default()).await.unwrap();
-        assert_eq!(report.outcome, Outcome::Good, "{report:?}");
-        assert_eq!(report.source.unwrap().files, 201);
-        assert!(fake.most.load(Ordering::SeqCst) <= judging::READS);
-        let reads = fake.reads.lock().unwrap();
-        assert!(reads.iter().all(|(_, range)| range.end - range.start <= crate::format::MAX_READ));
-        costs.push((reads.len(), fake.bytes.load(Ordering::SeqCst)));
-    }
-    assert_eq!(costs[0].0, costs[1].0);
-    assert!(costs[1].0 <= 3 * 201 && costs[1].1 <= costs[0].1 + 201 * 1024, "{costs:?}");
-}
-
-#[tokio::test]
-async fn a_load_that_cannot_fit_writes_nothing() {
-    let volume = tempfile::tempdir().unwrap();
-    let failure = shards(3, 1 << 50).load(volume.path()).await.unwrap_err();
-    assert_eq!(failure.reason(), Reason::InsufficientSpace);
-    assert!(failure.to_string().contains("3377699720531968 are needed"), "{failure}");
-    assert_eq!(Place::files(volume.path()).len(), 0);
-}
-
-#[tokio::test]
-async fn buffers_under_way_are_bounded() {
-    let volume = tempfile::tempdir().unwrap();
-    let fake = shards(2, 100 << 20);
-    let report = fake.load(volume.path()).await.unwrap();
-    assert_eq!(report.outcome, Outcome::Good);
-    let most = fake.most.load(Ordering::SeqCst);
-    assert!((2..=judging::READS.max(transfer::LARGE_LANE + 1)).contains(&most), "{most}");
-    let parts = fake.reads.lock().unwrap().iter().filter(|(_, range)| range.end - range.start > 1 << 20).count();
-    assert_eq!(parts, 14);
-    for index in 1..=2 {
-        let copied = fs::read(volume.path().join(format!("model-0000{index}-of-00002.safetensors"))).unwrap();
-        let read = (fake.content)(index - 1, 0..100 << 20, 0).unwrap();
-        assert!(copied == read, "{index}");
-    }
-}
-
-#[tokio::test]
-async fn bytes_that_came_wrong_are_fetched_again_once() {
-    for (bad_times, good) in [(1, true), (9, false)] {
-        let bytes = safetensors(5, 100);
-        let size = bytes.len() as u64;
-        let fake = Fake::new(vec![("model.safetensors".into(), size)], move |_, range, before| {
-            let mut part = bytes[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()].to_vec();
-            if before < bad_times {
-                part[0] ^= 0xff;
-            }
-            Ok(part)
-        });
-        let volume = tempfile::tempdir().unwrap();
-        let result = fake.load(volume.path()).await;
-        if good {
-            assert_eq!(result.unwrap().transfer.unwrap().bytes_fetched, 2 * size);
-        } else {
-            assert_eq!(result.unwrap_err().reason(), Reason::Corrupt);
-            assert!(!volume.path().join(".checkpoint/manifest.json").exists());
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_failed_read_leaves_what_is_complete() {
-    let files = (0..40).map(|index| (format!("file-{index:02}"), 2 << 20)).collect();
-    let broken = Fake::new(files, |index, range, before| {
-        if index == 30 && before == 0 {
-            return Err(StorageError::Unreachable("the network is down".into()));
-        }
-        Ok(vec![7; usize::try_from(range.end - range.start).unwrap()])
-    });
-    let volume = tempfile::tempdir().unwrap();
-    assert_eq!(broken.load(volume.path()).await.unwrap_err().reason(), Reason::Unreachable);
-    let transfer = broken.load(volume.path()).await.unwrap().transfer.unwrap();
-    assert!(transfer.bytes_kept >= 20 * (2 << 20), "{transfer:?}");
-    assert_eq!(transfer.bytes_kept + transfer.bytes_fetched, 40 * (2 << 20));
-}
-
 #[tokio::test]
 async fn a_panic_is_a_failed_attempt() {
     struct Panicking;
@@ -592,7 +404,7 @@ async fn a_panic_is_a_failed_attempt() {
             stream::empty().boxed()
         }
     }
-    let fake = shards(1, 1000);
+    let fake = fake::shards(1, 1000);
     let task = fake.task(TaskKind::Inspect);
     let progress = ProgressSink::default();
     let work = async { inspect::inspect(&task, &Panicking, &progress).await.unwrap() };
