@@ -25,7 +25,7 @@ const MAX_CONFIG: u64 = 16 << 20;
 /// The most pieces of code that are named.
 const CODE: usize = 16;
 /// Python's JSON, as Keras writes it.
-const LIMITS: Limits = Limits { depth: 200, text: 16 << 20, python: true };
+const LIMITS: Limits = Limits { depth: 200, text: 16 << 20, python: true, halves: false };
 /// Packages whose classes are Keras's own.
 const PACKAGES: [&str; 7] =
     ["keras", "keras_nlp", "keras_cv", "keras_hub", "tensorflow.keras", "tensorflow.python.keras", "tf_keras"];
