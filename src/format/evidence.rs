@@ -47,6 +47,19 @@ impl Tree {
         self.at_position(position)
     }
 
+    /// The files whose paths begin so, in path order. They lie together, so the others are not looked at: a folder may have as many
+    /// folders as files.
+    pub fn below(&self, beginning: &str) -> impl Iterator<Item = (usize, &File)> {
+        let first = self.by_path.partition_point(|&index| self.files[index].path.as_str() < beginning);
+        let rest = self.by_path[first..].iter().map(|&index| (index, &self.files[index]));
+        rest.take_while(move |(_, file)| file.path.starts_with(beginning))
+    }
+
+    /// Whether there is a file whose path begins so.
+    pub fn has_below(&self, beginning: &str) -> bool {
+        self.below(beginning).next().is_some()
+    }
+
     /// The folder, with its slash, that all files lie in: frameworks like to put one folder around everything.
     pub fn home(&self) -> &str {
         &self.home
@@ -310,3 +323,20 @@ mod tests {
         assert_eq!(tree.iter().map(|(_, file)| file.path.as_str()).collect::<Vec<_>>(), ["a/b", "b", "c"]);
     }
 }
+
+    #[test]
+    fn what_lies_below_a_folder_lies_together() {
+        let tree = tree(&["b/x", "a-b", "a/b/c", "a/é", "a.b", "a/b", "b"]);
+        let table: &[(&str, &[&str])] = &[
+            ("a/", &["a/b", "a/b/c", "a/é"]),
+            ("a/b", &["a/b", "a/b/c"]),
+            ("a/b/", &["a/b/c"]),
+            ("b/", &["b/x"]),
+            ("c/", &[]),
+            ("", &["a-b", "a.b", "a/b", "a/b/c", "a/é", "b", "b/x"]),
+        ];
+        for (beginning, expected) in table {
+            let found: Vec<_> = tree.below(beginning).map(|(_, file)| file.path.as_str()).collect();
+            assert_eq!((found.as_slice(), tree.has_below(beginning)), (*expected, !expected.is_empty()), "{beginning}");
+        }
+    }
