@@ -266,6 +266,8 @@ pub(super) struct CodeFact {
 #[derive(Debug)]
 pub(super) struct Ledger {
     left: u64,
+    /// Entries of databases, of which as many are taken and the others left out.
+    entries_left: u64,
     overdrawn: bool,
 }
 
@@ -274,7 +276,7 @@ impl Ledger {
     pub const LIMIT: u64 = 1_000_000;
 
     pub fn new() -> Self {
-        Self { left: Self::LIMIT, overdrawn: false }
+        Self { left: Self::LIMIT, entries_left: Self::LIMIT, overdrawn: false }
     }
 
     /// Takes note of further tensors.
@@ -283,6 +285,14 @@ impl Ledger {
             Some(left) => self.left = left,
             None => self.overdrawn = true,
         }
+    }
+
+    /// Takes note of further entries of databases, unless they are too many: the caller then reads no more. Large checkpoints have
+    /// more chunks than tensors.
+    pub fn take_entries(&mut self, entries: u64) -> bool {
+        let left = self.entries_left.checked_sub(entries);
+        self.entries_left = left.unwrap_or(self.entries_left);
+        left.is_some()
     }
 
     /// Whether there were too many.
@@ -322,7 +332,6 @@ mod tests {
         assert_eq!(tree.find("a"), None);
         assert_eq!(tree.iter().map(|(_, file)| file.path.as_str()).collect::<Vec<_>>(), ["a/b", "b", "c"]);
     }
-}
 
     #[test]
     fn what_lies_below_a_folder_lies_together() {
@@ -340,3 +349,4 @@ mod tests {
             assert_eq!((found.as_slice(), tree.has_below(beginning)), (*expected, !expected.is_empty()), "{beginning}");
         }
     }
+}
