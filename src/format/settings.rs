@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::{
     File,
+    code::templates,
     evidence::{Evidence, Tree},
     findings::Notes,
     json::{Event, Limits, Sink},
@@ -53,8 +54,9 @@ fn follow(evidence: &Evidence) -> Vec<FileProbe> {
     if evidence.depth < Depth::Content {
         return Vec::new();
     }
-    let large =
-        evidence.tree.iter().filter(|(_, file)| is_known(&file.path) && file.size > SMALL && file.size <= LARGEST);
+    let is_large =
+        |file: &File| file.size > SMALL && file.size <= LARGEST && !templates::is_read(&file.path, file.size);
+    let large = evidence.tree.iter().filter(|(_, file)| is_known(&file.path) && is_large(file));
     large.map(|(index, file)| (index, reader(&file.path, file.size))).collect()
 }
 
