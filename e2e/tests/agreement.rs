@@ -105,6 +105,8 @@ const MARK: &str = "without the file that makes it one, the folder is of another
 const NAME: &str = "a name that tells nothing and first bytes that are nothing known: any file may look so";
 const TEXT: &str = "names and values within the structure that only the library itself can tell apart";
 const CODE: &str = "Python is not parsed";
+const NATIVE: &str =
+    "models that the library knows itself need no Python file, and no file says which it knows: a warning";
 const OPTIONAL: &str = "other loaders of the format do without the file";
 const CHUNK: &str = "a compressed chunk has no checksum of its own; its size and place are right";
 const SWAP: &str = "both are settings, and each is where the other belongs: their content is the library's business";
@@ -125,6 +127,7 @@ const EXCEPTIONS: &[(&str, &str, &str, &str)] = &[
     ("flax/checkpoint", "checkpoint_7", "truncate", NAME),
     ("hugging_face/remote_code", "config.json", "remove", MARK),
     ("hugging_face/remote_code", "modeling_tiny.py", "flip", CODE),
+    ("hugging_face/remote_code", "modeling_tiny.py", "remove", NATIVE),
     ("hugging_face/remote_code", "modeling_tiny.py", "truncate", CODE),
     ("hugging_face/sharded", "config.json", "remove", MARK),
     ("hugging_face/single", "config.json", "remove", MARK),

@@ -1,11 +1,12 @@
 //! Code of people that lies beside a model: Python files, native libraries, chat templates. Pure, no I/O.
 
+pub(super) mod templates;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::{
-    document,
     evidence::{CodeFact, Document, Evidence},
     findings::{Notes, UPLOAD_AGAIN},
     names,
@@ -18,11 +19,7 @@ const TOKENIZER: &str = "tokenizer_config.json";
 const LIBRARIES: [&str; 4] = ["so", "dll", "dylib", "pyd"];
 
 /// What it finds belongs to whatever format the folder has; it claims none.
-pub(super) const READER: Family = Family {
-    probe: |tree, file| document::probe(tree, file, TOKENIZER, |evidence| &mut evidence.tokenizer),
-    check,
-    ..Family::of(Format::Generic)
-};
+pub(super) const READER: Family = Family { probe: templates::probe, check, ..Family::of(Format::Generic) };
 
 fn check(evidence: &mut Evidence, notes: &mut Notes) {
     if let (Document::Broken(problem), Some(file)) = (&evidence.tokenizer, evidence.tree.at_home(TOKENIZER)) {
@@ -44,7 +41,7 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             if mapped { "Python code of the model (auto_map)" } else { "Python code" }
         } else if is_library(name) {
             "a native library"
-        } else if names::has_extension(name, "jinja") || (name == TOKENIZER && has_template(&evidence.tokenizer)) {
+        } else if names::has_extension(name, "jinja") {
             "a chat template"
         } else {
             continue;
@@ -57,7 +54,7 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
 }
 
 /// Python files that a configuration maps classes to: `{"AutoModel": "modeling_x.Model"}`. Those of other repositories have their
-/// name before `--`.
+/// name before `--`. Models that transformers came to know later are loaded without.
 fn missing_modules(evidence: &Evidence, notes: &mut Notes) {
     let documents = [(&evidence.config, "config.json"), (&evidence.tokenizer, TOKENIZER)];
     for (document, from) in documents {
@@ -71,10 +68,10 @@ fn missing_modules(evidence: &Evidence, notes: &mut Notes) {
             let path = format!("{}{}.py", evidence.tree.home(), module.replace('.', "/"));
             if evidence.tree.find(&path).is_none() {
                 let message = format!(
-                    "{} is missing: the auto_map of {from} has classes of the model in it; upload it",
+                    "{} is missing: the auto_map of {from} has classes of the model in it; upload it, unless the library has these classes itself",
                     names::shown(&path)
                 );
-                notes.fatal(Reason::Incomplete, Some(&path), message);
+                notes.warn(Reason::Incomplete, Some(&path), message);
             }
         }
     }
@@ -86,13 +83,7 @@ fn is_library(name: &str) -> bool {
 
 fn may_be_code(path: &str) -> bool {
     let name = names::base(path);
-    name == TOKENIZER
-        || is_library(name)
-        || ["py", "jinja"].iter().any(|extension| names::has_extension(name, extension))
-}
-
-fn has_template(tokenizer: &Document) -> bool {
-    tokenizer.get("chat_template").is_some_and(|template| !template.is_null())
+    is_library(name) || ["py", "jinja"].iter().any(|extension| names::has_extension(name, extension))
 }
 
 #[cfg(test)]
@@ -106,7 +97,9 @@ mod tests {
             br#"{"model_type": "x", "auto_map": {"AutoModel": "modeling_x.X", "AutoConfig": "org/other--config.C"}}"#;
         let folder = Folder::new([("config.json", map.to_vec()), ("model.safetensors", tensors(&[("a", 1)]))]);
         assert_good(&folder.clone().with("modeling_x.py", "class X: pass").judge());
-        assert_bad(&folder.judge(), Reason::Incomplete, "modeling_x.py", "auto_map of config.json");
+        let verdict = folder.judge();
+        assert_good(&verdict);
+        assert!(verdict.findings[0].message.contains("modeling_x.py is missing"), "{:?}", verdict.findings);
         let broken = folder.with("modeling_x.py", "").with("tokenizer_config.json", "{").judge();
         assert_bad(&broken, Reason::Corrupt, "tokenizer_config.json", "is damaged");
     }
@@ -135,5 +128,29 @@ mod tests {
         let strict = Validation { code: CodePolicy::Forbid, ..Validation::default() };
         let verdict = folder.judge_with(&strict, &[]);
         assert_bad(&verdict, Reason::UnsafeCode, "chat_template.jinja", "validation.code: OptIn");
+    }
+
+    #[test]
+    fn templates_are_found_in_every_folder() {
+        let folder = |path: &str, text: &str| {
+            Folder::new([("model.safetensors", tensors(&[("a", 1)])), (path, text.as_bytes().to_vec())])
+        };
+        let strict = Validation { code: CodePolicy::Forbid, ..Validation::default() };
+        let long = format!(r#"{{"a": "{}", "chat_template": [{{"name": "x"}}]}}"#, "x".repeat(2 << 20));
+        for path in ["tokenizer_config.json", "chat_template.json", "a/tokenizer_config.json", "a/b/chat_template.json"]
+        {
+            for text in [r#"{"chat_template": "{{ x }}"}"#, r#"{"chat_template": null, "chat_template": ""}"#, &long] {
+                let verdict = folder(path, text).judge_with(&strict, &[]);
+                assert_bad(&verdict, Reason::UnsafeCode, path, "a chat template");
+            }
+            for text in ["{}", r#"{"chat_template": null}"#, r#"{"a": {"chat_template": "x"}, "b": ["chat_template"]}"#]
+            {
+                let verdict = folder(path, text).judge_with(&strict, &[]);
+                assert!(verdict.is_good() && verdict.contents.code.is_empty(), "{path} {text}: {}", verdict.message);
+            }
+            assert_bad(&folder(path, "{").judge(), Reason::Corrupt, path, "is damaged");
+        }
+        let huge = folder("chat_template.json", &" ".repeat((16 << 20) + 1)).judge_with(&strict, &[]);
+        assert_bad(&huge, Reason::UnsafeCode, "chat_template.json", "too large to be read");
     }
 }

@@ -27,6 +27,9 @@ const WEIGHTLESS: [&str; 7] = [
     "ImageProcessorFast",
 ];
 
+/// The class of a component that is an ONNX model, which has all that it is made from in it.
+const ONNX: &str = "OnnxRuntimeModel";
+
 /// Pipelines.
 pub(super) const FAMILY: Family = Family {
     claims: |evidence| evidence.tree.at_home(INDEX).is_some(),
@@ -63,7 +66,7 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
     for (name, library, class) in components(&evidence.pipeline) {
         let folder = format!("{home}{name}/");
         let files: Vec<&str> =
-            evidence.tree.iter().filter_map(|(_, file)| file.path.strip_prefix(folder.as_str())).collect();
+            evidence.tree.below(&folder).filter_map(|(_, file)| file.path.strip_prefix(folder.as_str())).collect();
         let shown = names::shown(&folder);
         let (library_shown, class_shown) = (names::shown(&library), names::shown(&class));
         if files.is_empty() {
@@ -84,7 +87,8 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             notes.fatal(Reason::Incomplete, Some(&folder), message);
         }
         // A component with weights is made from its configuration.
-        if LIBRARIES.contains(&library.as_str()) && !weightless && has_weights && !files.contains(&"config.json") {
+        let configured = !weightless && has_weights && class != ONNX;
+        if LIBRARIES.contains(&library.as_str()) && configured && !files.contains(&"config.json") {
             let missing = format!("{folder}config.json");
             let message = format!(
                 "{} is missing: {} names {shown} as {class_shown}, which is made from it; upload it",
@@ -110,16 +114,12 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
     one_variant(&path, &variants, notes);
 }
 
-/// The variant in the name of weights: `fp16` of `model.fp16.safetensors`, none of `model.safetensors`.
+/// The variant in the name of weights: `fp16` of `model.fp16.safetensors`, none of `model.safetensors`. In the names of shards it
+/// stands before the number, and in older ones behind it.
 fn variant(name: &str) -> Option<String> {
-    let stem = names::shard(name).map_or_else(
-        || name.rsplit_once('.').map(|(stem, _)| stem),
-        |shard| Some(shard.suffix.rsplit_once('.').map_or("", |(stem, _)| stem)),
-    );
-    names::is_weights(name)
-        .then(|| stem?.split_once('.').map_or(Some(""), |(_, variant)| Some(variant)))
-        .flatten()
-        .map(str::to_owned)
+    let whole = names::shard(name).map(|shard| format!("{}{}", shard.prefix, shard.suffix));
+    let (stem, _) = whole.as_deref().unwrap_or(name).rsplit_once('.')?;
+    names::is_weights(name).then(|| stem.split_once('.').map_or("", |(_, variant)| variant).to_owned())
 }
 
 /// A pipeline is loaded in one variant; where a component has only another, a part of it is loaded in other precision or not at all.
@@ -165,6 +165,30 @@ mod tests {
             ("unet/config.json", br#"{"_class_name": "UNet2DConditionModel"}"#.to_vec()),
             ("unet/diffusion_pytorch_model.safetensors", tensors(&[("a", 4)])),
         ])
+    }
+
+    #[test]
+    fn variants_are_told_by_names() {
+        for (name, expected) in [
+            ("model.safetensors", Some("")),
+            ("model.fp16.safetensors", Some("fp16")),
+            ("model-00001-of-00002.safetensors", Some("")),
+            ("model.fp16-00001-of-00002.safetensors", Some("fp16")),
+            ("model-00001-of-00002.fp16.safetensors", Some("fp16")),
+            ("config.json", None),
+            ("model", None),
+        ] {
+            assert_eq!(variant(name).as_deref(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn onnx_models_have_no_configuration() {
+        let index = br#"{"unet": ["diffusers", "OnnxRuntimeModel"]}"#;
+        let weights = tensors(&[("a", 1)]);
+        let folder = |name: &str| Folder::new([("model_index.json", index.to_vec()), (name, weights.clone())]);
+        assert_good(&folder("unet/model.safetensors").judge());
+        assert_bad(&folder("unet/notes.txt").judge(), Reason::Incomplete, "unet/", "has no weights");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::contract::Reason;
 
 /// The largest document that is read, in bytes.
 const MAX_DOCUMENT: u64 = 1 << 20;
-const LIMITS: Limits = Limits { depth: 100, text: 1 << 20, python: true };
+const LIMITS: Limits = Limits { depth: 100, text: 1 << 20, python: true, halves: true };
 
 /// Where in the evidence a document goes.
 type Slot = fn(&mut Evidence) -> &mut Document;

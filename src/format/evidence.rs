@@ -47,6 +47,19 @@ impl Tree {
         self.at_position(position)
     }
 
+    /// The files whose paths begin so, in path order. They lie together, so the others are not looked at: a folder may have as many
+    /// folders as files.
+    pub fn below(&self, beginning: &str) -> impl Iterator<Item = (usize, &File)> {
+        let first = self.by_path.partition_point(|&index| self.files[index].path.as_str() < beginning);
+        let rest = self.by_path[first..].iter().map(|&index| (index, &self.files[index]));
+        rest.take_while(move |(_, file)| file.path.starts_with(beginning))
+    }
+
+    /// Whether there is a file whose path begins so.
+    pub fn has_below(&self, beginning: &str) -> bool {
+        self.below(beginning).next().is_some()
+    }
+
     /// The folder, with its slash, that all files lie in: frameworks like to put one folder around everything.
     pub fn home(&self) -> &str {
         &self.home
@@ -253,6 +266,8 @@ pub(super) struct CodeFact {
 #[derive(Debug)]
 pub(super) struct Ledger {
     left: u64,
+    /// Entries of databases, of which as many are taken and the others left out.
+    entries_left: u64,
     overdrawn: bool,
 }
 
@@ -261,7 +276,7 @@ impl Ledger {
     pub const LIMIT: u64 = 1_000_000;
 
     pub fn new() -> Self {
-        Self { left: Self::LIMIT, overdrawn: false }
+        Self { left: Self::LIMIT, entries_left: Self::LIMIT, overdrawn: false }
     }
 
     /// Takes note of further tensors.
@@ -270,6 +285,14 @@ impl Ledger {
             Some(left) => self.left = left,
             None => self.overdrawn = true,
         }
+    }
+
+    /// Takes note of further entries of databases, unless they are too many: the caller then reads no more. Large checkpoints have
+    /// more chunks than tensors.
+    pub fn take_entries(&mut self, entries: u64) -> bool {
+        let left = self.entries_left.checked_sub(entries);
+        self.entries_left = left.unwrap_or(self.entries_left);
+        left.is_some()
     }
 
     /// Whether there were too many.
@@ -308,5 +331,22 @@ mod tests {
         assert_eq!(tree.find("a/b"), Some(1));
         assert_eq!(tree.find("a"), None);
         assert_eq!(tree.iter().map(|(_, file)| file.path.as_str()).collect::<Vec<_>>(), ["a/b", "b", "c"]);
+    }
+
+    #[test]
+    fn what_lies_below_a_folder_lies_together() {
+        let tree = tree(&["b/x", "a-b", "a/b/c", "a/é", "a.b", "a/b", "b"]);
+        let table: &[(&str, &[&str])] = &[
+            ("a/", &["a/b", "a/b/c", "a/é"]),
+            ("a/b", &["a/b", "a/b/c"]),
+            ("a/b/", &["a/b/c"]),
+            ("b/", &["b/x"]),
+            ("c/", &[]),
+            ("", &["a-b", "a.b", "a/b", "a/b/c", "a/é", "b", "b/x"]),
+        ];
+        for (beginning, expected) in table {
+            let found: Vec<_> = tree.below(beginning).map(|(_, file)| file.path.as_str()).collect();
+            assert_eq!((found.as_slice(), tree.has_below(beginning)), (*expected, !expected.is_empty()), "{beginning}");
+        }
     }
 }

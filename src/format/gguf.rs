@@ -19,8 +19,8 @@ const MAGIC: &[u8] = b"GGUF";
 const OBSOLETE: [(&[u8], &str); 4] = [(b"lmgg", "ggml"), (b"fmgg", "ggmf"), (b"tjgg", "ggjt"), (b"algg", "ggla")];
 /// The most key-value pairs and tensors that are read.
 const MANY: u64 = 1 << 20;
-/// The longest name of a tensor, in bytes, with the zero that C puts behind it.
-const NAME: u64 = 64;
+/// The longest name of a tensor, in bytes: C puts a zero behind it (`GGML_MAX_NAME`).
+const NAME: u64 = 63;
 /// The longest key, in bytes.
 const KEY: u64 = 65_535;
 /// The longest text that is kept, in bytes.
@@ -384,13 +384,13 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
         };
         let [number, count, _] = model.split;
         if count.is_some_and(|count| count != u64::from(shard.total))
-            || number.is_some_and(|number| number + 1 != u64::from(shard.number))
+            || number.is_some_and(|number| number.saturating_add(1) != u64::from(shard.number))
         {
             let [number, count] = [number, count].map(Option::unwrap_or_default);
             let message = format!(
                 "{} says that it is part {} of {count}: it is another part under this name; {UPLOAD_AGAIN}",
                 names::shown(path),
-                number + 1
+                number.saturating_add(1)
             );
             notes.fatal(Reason::Incomplete, Some(path), message);
         }

@@ -2,6 +2,7 @@
 //! among the attributes of the root, whose layers may be code (HDF5 file format 3.0, superblocks 0 to 3). Pure, no I/O.
 
 mod checksum;
+mod heap;
 mod object;
 #[cfg(test)]
 pub(super) mod tests;
@@ -23,7 +24,7 @@ use crate::contract::{Contents, Format};
 use object::{Cursor, UNDEFINED};
 use walk::Walk;
 
-const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
+pub(super) const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
 /// How much of a file is searched for the configuration of a Keras model when its attributes cannot be read, in bytes.
 const SEARCHED: u64 = 16 << 20;
 /// The most objects of a file, and of one within an archive.
@@ -150,7 +151,11 @@ fn read(window: &Window<'_>, root: u64, walk: &mut Walk) -> Parsed<Model> {
     for message in object::messages(window, root)? {
         match message.kind {
             // Many attributes lie in a heap of their own, which is not followed.
-            0x15 => hidden |= is_dense(window, &message)?,
+            0x15 => match dense(window, &message)? {
+                // Compressed, not even the names of the attributes are there to be found.
+                Some(heap) if heap::is_filtered(window, heap)? => model.code.push(unknown()),
+                heap => hidden |= heap.is_some(),
+            },
             0x0C if message.shared => hidden = true,
             0x0C => {
                 let (name, text) = values::attribute(window, &message)?;
@@ -174,13 +179,13 @@ fn read(window: &Window<'_>, root: u64, walk: &mut Walk) -> Parsed<Model> {
     Ok(model)
 }
 
-/// An attribute info message: whether the attributes lie elsewhere.
-fn is_dense(window: &Window<'_>, message: &object::Message) -> Parsed<bool> {
+/// An attribute info message: the heap in which the attributes lie when they are many.
+fn dense(window: &Window<'_>, message: &object::Message) -> Parsed<Option<u64>> {
     let mut cursor = Cursor::new(window, &message.content);
     cursor.skip(1)?;
     let flags = cursor.number(1)?;
     cursor.skip(if flags & 1 == 0 { 0 } else { 2 })?;
-    Ok(cursor.number(8)? != UNDEFINED)
+    Ok(Some(cursor.number(8)?).filter(|heap| *heap != UNDEFINED))
 }
 
 fn configuration(name: &str, text: &str, model: &mut Model) {
@@ -194,23 +199,15 @@ fn configuration(name: &str, text: &str, model: &mut Model) {
     }
 }
 
-/// Layers of a Keras model that run code, found without the structure around them: the configuration is a JSON text in the file.
-fn searched(bytes: &[u8], cut: bool) -> Vec<(bool, String)> {
-    let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
-    if !holds(b"model_config") {
-        return if cut { vec![(true, unknown())] } else { Vec::new() };
-    }
-    let config = bytes.windows(14).position(|window| window == b"{\"class_name\":").and_then(|at| {
-        let mut values = serde_json::Deserializer::from_slice(bytes.get(at..)?).into_iter::<serde_json::Value>();
-        values.next()?.ok()
-    });
-    config.map_or_else(|| vec![(true, unknown())], |config| keras::code(&config))
+/// Whether hidden attributes may be the configuration of a Keras model. Which of the texts in the file is the one that Keras reads,
+/// only the structure around it says: another one beside it would be judged in its place.
+fn searched(bytes: &[u8], cut: bool) -> Option<(bool, String)> {
+    let name = b"model_config";
+    (cut || bytes.windows(name.len()).any(|window| window == name)).then(unknown)
 }
 
-fn unknown() -> String {
-    format!(
-        "attributes in a form that is not followed; the first {SEARCHED} bytes do not show whether they are layers of Keras"
-    )
+fn unknown() -> (bool, String) {
+    (true, "attributes in a form that is not followed, which may be layers of a Keras model that run code".to_owned())
 }
 
 fn describe(evidence: &Evidence, contents: &mut Contents) {

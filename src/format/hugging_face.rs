@@ -8,7 +8,7 @@ use super::{
     document,
     evidence::{Document, Evidence, fact},
     findings::{Notes, UPLOAD_AGAIN},
-    names, peft,
+    keras, names, peft,
     table::Family,
 };
 use crate::contract::{Contents, Format, Reason};
@@ -26,7 +26,11 @@ const WEIGHTS: [&str; 5] = ["model.", "model-", "pytorch_model", "tf_model", "fl
 pub(super) const FAMILY: Family = Family {
     format: Format::HuggingFace,
     claims,
-    probe: |tree, file| document::probe(tree, file, CONFIG, |evidence| &mut evidence.config),
+    probe: |tree, file| {
+        // A model of Keras may have it too, whose configuration is larger and code.
+        let others = keras::folder::is_beside_weights(tree, file);
+        if others { None } else { document::probe(tree, file, CONFIG, |evidence| &mut evidence.config) }
+    },
     check,
     describe,
     places,
@@ -36,6 +40,7 @@ pub(super) const FAMILY: Family = Family {
 
 fn claims(evidence: &Evidence) -> bool {
     evidence.tree.at_home(CONFIG).is_some()
+        && !keras::folder::is_home(evidence)
         && (MODEL_MEMBERS.iter().any(|member| evidence.config.get(member).is_some())
             || COMPANIONS.iter().any(|name| evidence.tree.at_home(name).is_some())
             || evidence.tree.home_names().any(|name| is_saved_weights(name) || is_index(name)))
@@ -46,9 +51,9 @@ fn places(evidence: &Evidence) -> Vec<String> {
     let home = evidence.tree.home();
     let mut weights = BTreeSet::new();
     let mut configured = BTreeSet::new();
-    for (_, file) in evidence.tree.iter() {
+    for (index, file) in evidence.tree.iter() {
         let (folder, name) = (names::folder(&file.path), names::base(&file.path));
-        if name == CONFIG {
+        if name == CONFIG && evidence.get::<keras::Model>(index).is_none() {
             configured.insert(folder);
         } else if is_saved_weights(name) || is_index(name) {
             weights.insert(folder);

@@ -1,6 +1,7 @@
-//! Keras 3 models (`.keras`): a zip archive of `metadata.json`, `config.json` and `model.weights.h5` (keras 3.15,
-//! `saving_lib.py`, `serialization_lib.py`). Lambda layers and classes from elsewhere run code when the model is loaded. No I/O.
+//! Keras 3 models (`.keras`): a zip archive of `metadata.json`, `config.json` and `model.weights.h5`, or a folder of these (keras
+//! 3.15, `saving_lib.py`, `serialization_lib.py`). Lambda layers and classes from elsewhere run code when the model is loaded. No I/O.
 
+pub(super) mod folder;
 mod shards;
 #[cfg(test)]
 mod tests;
@@ -16,16 +17,18 @@ use super::{
     names,
     table::Family,
     window::{Parsed, Stop, Window},
-    zip::{self, Directory},
+    zip::{self, Directory, Entry},
 };
 use crate::contract::{Contents, Format};
 
 /// The largest configuration that is read, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
+/// Names of a model's weights (keras 3.15, `_VARS_FNAME`).
+pub(super) const WEIGHTS: [&str; 3] = ["model.weights.h5", "model.weights.json", "model.weights.npz"];
 /// The most pieces of code that are named.
 const CODE: usize = 16;
 /// Python's JSON, as Keras writes it.
-const LIMITS: Limits = Limits { depth: 200, text: 16 << 20, python: true };
+const LIMITS: Limits = Limits { depth: 200, text: 16 << 20, python: true, halves: false };
 /// Packages whose classes are Keras's own.
 const PACKAGES: [&str; 7] =
     ["keras", "keras_nlp", "keras_cv", "keras_hub", "tensorflow.keras", "tensorflow.python.keras", "tf_keras"];
@@ -46,17 +49,17 @@ const FUNCTIONS: &str = " acc accuracy bce binary_accuracy binary_crossentropy b
 
 /// Keras 3 models.
 pub(super) const FAMILY: Family = Family {
-    claims: |evidence| archive::of_kind(evidence, Kind::Keras).next().is_some(),
-    places: |evidence| archive::paths(evidence, Kind::Keras),
-    probe: shards::probe,
+    claims: |evidence| archive::of_kind(evidence, Kind::Keras).next().is_some() || folder::is_home(evidence),
+    places: |evidence| archive::paths(evidence, Kind::Keras).into_iter().chain(folder::places(evidence)).collect(),
+    probe: |tree, file| shards::probe(tree, file).or_else(|| folder::probe(tree, file)),
     check: shards::check,
     describe,
-    judged: "the archive and its weights; Lambda layers and classes from elsewhere are code that runs on load, in old `.h5` files, too",
+    judged: "the archive, or a folder of its files, and its weights; Lambda layers and classes from elsewhere are code that runs on load, in old `.h5` files, too",
     ..Family::of(Format::Keras)
 };
 
-/// What an archive says.
-#[derive(Debug)]
+/// What an archive says, or a configuration beside weights.
+#[derive(Debug, Default)]
 pub(super) struct Model {
     class: Option<String>,
     version: Option<String>,
@@ -66,6 +69,8 @@ pub(super) struct Model {
     pub code: Vec<(bool, String)>,
     /// An entry that Keras does not write.
     pub unused: Option<String>,
+    /// Whether it has no weights, so that Keras gives up after it ran the configuration.
+    pub weightless: bool,
 }
 
 /// Reads an archive.
@@ -75,33 +80,50 @@ pub(super) fn archive(file: &Window<'_>, directory: &Directory) -> Parsed<Model>
         let content = zip::content(file, entry, MAX_CONFIG)?;
         parse(&content).map_err(|error| Stop::Bad(format!("its entry {name} is no usable JSON: {error}")))
     };
-    let (metadata, config) = (read("metadata.json")?, read("config.json")?);
-    let (mut counts, mut code) = (Some(Counts::default()), code(&config));
-    for entry in directory.entries.iter().filter(|entry| names::has_extension(&entry.name, "h5")) {
-        if entry.method != 0 {
-            counts = None;
-            continue;
+    let config = read("config.json")?;
+    // Keras writes it and does not read it.
+    let metadata = if directory.find("metadata.json").is_some() { read("metadata.json")? } else { Value::Null };
+    let mut model = Model { counts: Some(Counts::default()), code: code(&config), ..Model::default() };
+    for entry in &directory.entries {
+        if names::has_extension(&entry.name, "h5") {
+            weights(file, entry, &mut model)?;
+        } else if names::has_extension(&entry.name, "npz") {
+            // What is pickled in it is looked for as in any other archive.
+            model.counts = None;
         }
-        let inner = file.part(zip::data(file, entry)?)?;
-        let weights = hdf5::inner(&inner).map_err(|stop| match stop {
-            Stop::Bad(text) => Stop::Bad(format!("its entry {}: {text}", names::shown(&entry.name))),
-            stop => stop,
-        })?;
-        counts = counts.zip(weights.counts).map(|(mut sum, more)| {
-            sum.merge(&more);
-            sum
-        });
-        code.extend(weights.code);
     }
     let own = |name: &str| {
-        matches!(name, "metadata.json" | "config.json" | "model.weights.json")
+        matches!(name, "metadata.json" | "config.json")
+            || WEIGHTS.contains(&name)
             || name.starts_with("assets/")
             || names::has_extension(name, "h5")
     };
-    let unused = directory.entries.iter().find(|entry| !own(&entry.name)).map(|entry| names::shown(&entry.name));
+    model.unused = directory.entries.iter().find(|entry| !own(&entry.name)).map(|entry| names::shown(&entry.name));
+    if !WEIGHTS.iter().any(|weights| directory.find(weights).is_some()) {
+        model.weightless = true;
+    }
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(fact);
-    let (class, version) = (text(&config, "class_name"), text(&metadata, "keras_version"));
-    Ok(Model { class, version, counts, code, unused })
+    (model.class, model.version) = (text(&config, "class_name"), text(&metadata, "keras_version"));
+    Ok(model)
+}
+
+/// Weights in an entry.
+fn weights(file: &Window<'_>, entry: &Entry, model: &mut Model) -> Parsed<()> {
+    if entry.method != 0 {
+        model.counts = None;
+        return Ok(());
+    }
+    let inner = file.part(zip::data(file, entry)?)?;
+    let weights = hdf5::inner(&inner).map_err(|stop| match stop {
+        Stop::Bad(text) => Stop::Bad(format!("its entry {}: {text}", names::shown(&entry.name))),
+        stop => stop,
+    })?;
+    model.counts = model.counts.take().zip(weights.counts).map(|(mut sum, more)| {
+        sum.merge(&more);
+        sum
+    });
+    model.code.extend(weights.code);
+    Ok(())
 }
 
 /// A configuration as Python reads it, which has numbers that are none in JSON.

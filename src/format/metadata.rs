@@ -18,7 +18,7 @@ use crate::contract::{Reason, manifest::METADATA_FILE};
 const MAX_FILE: u64 = 1 << 20;
 /// The largest value that is reported, in bytes of JSON.
 const MAX_VALUE: usize = 64 << 10;
-const LIMITS: Limits = Limits { depth: 64, text: 1 << 20, python: true };
+const LIMITS: Limits = Limits { depth: 64, text: 1 << 20, python: true, halves: false };
 
 struct MetadataSink(tree::Tree);
 

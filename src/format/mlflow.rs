@@ -14,11 +14,15 @@ use super::{
     text,
 };
 use crate::{
-    contract::{Contents, Format, Reason},
+    contract::{Contents, Depth, Format, Reason},
     yaml,
 };
 
 const FILE: &str = "MLmodel";
+/// Names the module that the flavour pytorch unpickles with, in the folder of the model.
+const PICKLE_MODULE: &str = "pickle_module_info.txt";
+/// Such modules that are known.
+const PICKLE_MODULES: [&str; 3] = ["mlflow.pytorch.pickle_module", "pickle", "cloudpickle"];
 /// Members of a flavour that name a file or a folder below the model.
 const PATHS: [&str; 10] = [
     "data",
@@ -43,7 +47,10 @@ pub(super) const FAMILY: Family = Family {
     places: |evidence| {
         if evidence.tree.at_home(FILE).is_some() { vec![evidence.tree.home().to_owned()] } else { Vec::new() }
     },
-    probe: |tree, file| text::probe(tree, file, FILE).filter(|_| tree.at_home(FILE) == Some(file)),
+    probe: |tree, file| {
+        let model = tree.at_home(FILE)?;
+        if file == model { text::probe(tree, file, FILE) } else { text::probe(tree, file, PICKLE_MODULE) }
+    },
     check,
     describe,
     judged: "every file that a flavour names, each by its own format; signature and versions are facts; loaders of its own are code that runs on load",
@@ -87,14 +94,35 @@ fn named(model: &Value) -> BTreeSet<(String, String)> {
     paths
 }
 
-/// What MLflow runs when it loads the model as a Python function: a loader of the model's own, or a script that makes the model.
+/// What MLflow runs when it loads the model: a loader of the model's own, a script that makes the model, or what any import takes
+/// from a folder that every flavour puts before all other places of modules.
 fn code(model: &Value) -> Vec<String> {
     let function = model.get("flavors").and_then(|flavours| flavours.get("python_function"));
     let text = |key: &str| function.and_then(|function| function.get(key)).and_then(Value::as_str);
     let loader = text("loader_module").filter(|module| module.split('.').next() != Some("mlflow"));
     let loader = loader.map(|module| format!("its loader {} is no part of MLflow", names::shown(module)));
     let script = text("model_code_path").map(|path| format!("the script {} makes the model", names::shown(path)));
-    loader.into_iter().chain(script).collect()
+    let flavours = model.get("flavors").and_then(Value::as_object).into_iter().flatten();
+    let folders = flavours.filter_map(|(_, members)| members.get("code")?.as_str()).filter(|folder| !folder.is_empty());
+    let folders: BTreeSet<String> =
+        folders.map(|folder| format!("modules are imported from its folder {}", names::shown(folder))).collect();
+    loader.into_iter().chain(script).chain(folders).collect()
+}
+
+/// Modules that the flavour pytorch imports by the name that a file gives.
+fn pickle_modules(evidence: &mut Evidence) {
+    let files = evidence.tree.iter().filter(|(_, file)| names::base(&file.path) == PICKLE_MODULE);
+    let mut found = Vec::new();
+    for (file, listed) in files {
+        let what = match text::at(evidence, &listed.path) {
+            Some(module) if PICKLE_MODULES.contains(&module) => continue,
+            Some(module) => format!("it names the module {} to unpickle with", names::shown(module)),
+            None if evidence.depth == Depth::Listing => continue,
+            None => "the module to unpickle with could not be read".to_owned(),
+        };
+        found.push(CodeFact { on_load: true, file, what });
+    }
+    evidence.code.extend(found);
 }
 
 fn check(evidence: &mut Evidence, notes: &mut Notes) {
@@ -117,6 +145,7 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             evidence.note_code(CodeFact { on_load: true, file, what });
         }
     }
+    pickle_modules(evidence);
     transformers_weights(evidence, &model, notes);
     let home = evidence.tree.home();
     for (name, flavour) in named(&model) {
@@ -126,7 +155,7 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
         let there = wanted.is_empty()
             || wanted == "."
             || evidence.tree.find(&full).is_some()
-            || evidence.tree.iter().any(|(_, file)| file.path.starts_with(&folder));
+            || evidence.tree.has_below(&folder);
         if !there {
             let message = format!(
                 "{} is missing: {} names it for its flavour {}; upload it",
@@ -143,7 +172,8 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
 fn transformers_weights(evidence: &Evidence, model: &Value, notes: &mut Notes) {
     let Some(name) = model.pointer("/flavors/transformers/model_binary").and_then(Value::as_str) else { return };
     let folder = format!("{}{}/", evidence.tree.home(), name.trim_start_matches("./").trim_end_matches('/'));
-    let mut inside = evidence.tree.iter().filter_map(|(_, file)| file.path.strip_prefix(folder.as_str())).peekable();
+    let mut inside =
+        evidence.tree.below(&folder).filter_map(|(_, file)| file.path.strip_prefix(folder.as_str())).peekable();
     if inside.peek().is_some()
         && !inside.any(|name| names::is_weights(name) || names::index(names::base(name)).is_some())
     {
@@ -257,6 +287,18 @@ signature:
     }
 
     #[test]
+    fn versions_are_bounded() {
+        let members: Vec<String> = (0..20).map(|number| format!("library{number:02}_version: '1'")).collect();
+        let model = format!("flavors: {{x: {{{}}}}}", members.join(", "));
+        let folder = Folder::new([
+            ("MLmodel", model.into_bytes()),
+            ("config.json", br#"{"model_type": "bert", "transformers_version": "5.1.0"}"#.to_vec()),
+            ("model.safetensors", tensors(&[("a", 1)])),
+        ]);
+        assert_eq!(folder.judge().contents.versions.len(), VERSIONS);
+    }
+
+    #[test]
     fn payloads_are_components_of_their_own_format() {
         let lightgbm = "tree\nversion=v4\ntree_sizes=\n\nend of trees\n";
         let skops = archive(&[("schema.json", b"{\"__class__\": \"A\", \"__module__\": \"b\"}")]);
@@ -306,5 +348,29 @@ signature:
         let verdict = folder.judge();
         assert_bad(&verdict, Reason::UnsafeCode, "MLmodel", "mine.loader");
         assert!(verdict.contents.code.contains(&"MLmodel: the script model.py makes the model".to_owned()));
+    }
+
+    /// `code/sklearn.py` is what `import sklearn` then finds.
+    #[test]
+    fn folders_of_modules_are_code() {
+        for flavour in ["python_function", "sklearn"] {
+            let model = format!("flavors: {{{flavour}: {{code: code}}, xgboost: {{code: null}}}}");
+            let folder = Folder::new([("MLmodel", model.into_bytes()), ("code/sklearn.py", b"pass".to_vec())]);
+            assert_bad(&folder.judge(), Reason::UnsafeCode, "MLmodel", "imported from its folder code");
+        }
+    }
+
+    #[test]
+    fn modules_to_unpickle_with_are_code_unless_they_are_known() {
+        let model = b"flavors: {pytorch: {model_data: data}}";
+        let path = "data/pickle_module_info.txt";
+        let folder = |module: &str| Folder::new([("MLmodel", model.to_vec()), (path, module.as_bytes().to_vec())]);
+        for module in PICKLE_MODULES {
+            assert_good(&folder(module).judge());
+        }
+        for (module, words) in [("antigravity", "the module antigravity"), ("", "it names the module")] {
+            assert_bad(&folder(module).judge(), Reason::UnsafeCode, path, words);
+        }
+        assert_good(&folder("antigravity").without("MLmodel").judge());
     }
 }

@@ -39,8 +39,8 @@ const WEIGHT_EXTENSIONS: [&str; 20] = [
     "engine",
 ];
 /// Beginnings of the names of files that hold the state of a training, not weights.
-const TRAINING_STATE: [&str; 8] =
-    ["optimizer", "scheduler", "scaler", "rng_state", "training_args", "sampler", "random_states", "rank"];
+const TRAINING_STATE: [&str; 7] =
+    ["optimizer", "scheduler", "scaler", "rng_state", "training_args", "sampler", "random_states"];
 
 /// The last segment of a path.
 pub(super) fn base(path: &str) -> &str {
@@ -100,7 +100,14 @@ pub(super) fn is_safetensors(path: &str) -> bool {
 /// Whether the name is one that weights have, of any framework.
 pub(super) fn is_weights(path: &str) -> bool {
     let name = base(path);
-    WEIGHT_EXTENSIONS.contains(&extension(name).as_str()) && !TRAINING_STATE.iter().any(|state| name.starts_with(state))
+    WEIGHT_EXTENSIONS.contains(&extension(name).as_str()) && !is_training_state(name)
+}
+
+/// `optimizer.pt` and its like; `rank0-of-8-optimizer.pt` of the Trainer, whose beginning alone says nothing: TensorRT-LLM has
+/// weights in `rank0.safetensors`.
+fn is_training_state(name: &str) -> bool {
+    TRAINING_STATE.iter().any(|state| name.starts_with(state))
+        || (name.starts_with("rank") && name.ends_with("-optimizer.pt"))
 }
 
 /// `prefix-00002-of-00004suffix` with an extension of weights.
@@ -268,6 +275,8 @@ mod tests {
             assert!(!is_pickle(name), "{name}");
         }
         assert!(is_weights("a/pytorch_model.bin") && !is_weights("optimizer.pt") && !is_weights("training_args.bin"));
+        assert!(is_weights("rank0.safetensors") && is_weights("rank_zephyr.gguf") && is_weights("a/rank1.engine"));
+        assert!(!is_weights("rank3-of-8-optimizer.pt") && !is_weights("rng_state_0.pth"));
         assert!(is_ignorable(".metadata.json") && !is_ignorable("a/.metadata.json") && is_ignorable("a/README.md"));
         assert_eq!((base("a/b"), folder("a/b"), folder("b")), ("b", "a/", ""));
     }

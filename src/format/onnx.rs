@@ -1,10 +1,14 @@
 //! ONNX models (`onnx.proto3` of onnx 1.23): the message to its exact end, tensors inside and in external files. Pure, no I/O.
 
-use std::ops::Range;
+mod operators;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, ops::Range};
 
 use super::{
     counts::Counts,
-    evidence::{Evidence, fact},
+    evidence::{CodeFact, Evidence, fact},
     findings::{Notes, UPLOAD_AGAIN},
     names,
     probe::{Problem, note_problem},
@@ -13,6 +17,7 @@ use super::{
     window::{Parse, Parsed, Stop, Window, WindowProbe},
 };
 use crate::contract::{Contents, Format, Reason};
+use operators::Operators;
 
 /// Graphs within graphs, so deep.
 const DEPTH: u32 = 16;
@@ -20,7 +25,7 @@ const DEPTH: u32 = 16;
 const TENSORS: usize = 500_000;
 
 /// Numbers of `TensorProto.DataType`, names, bits of an element; 0 where it varies.
-const TYPES: [(u64, &str, u64); 21] = [
+const TYPES: [(u64, &str, u64); 28] = [
     (1, "F32", 32),
     (2, "U8", 8),
     (3, "I8", 8),
@@ -42,6 +47,13 @@ const TYPES: [(u64, &str, u64); 21] = [
     (19, "F8_E5M2", 8),
     (20, "F8_E5M2FNUZ", 8),
     (21, "U4", 4),
+    (22, "I4", 4),
+    (23, "F4_E2M1", 4),
+    (24, "F8_E8M0", 8),
+    (25, "U2", 2),
+    (26, "I2", 2),
+    (27, "F6_E2M3", 0),
+    (28, "F6_E3M2", 0),
 ];
 
 /// ONNX models.
@@ -51,7 +63,7 @@ pub(super) const FAMILY: Family = Family {
     sniff: |path, size, _| names::has_extension(path, "onnx").then(|| WindowProbe::boxed(ModelFile, size, &[])),
     check,
     describe,
-    judged: "the message to its exact end, tensors' sizes, external files and offsets",
+    judged: "the message to its exact end, tensors' sizes, external files and offsets; operators of other libraries are reported as code",
     ..Family::of(Format::Onnx)
 };
 
@@ -76,7 +88,8 @@ struct Model {
     graph: bool,
     /// Whether it names its own version and those of the operators; no reader takes a model without.
     format: bool,
-    operators: bool,
+    operator_sets: bool,
+    operators: Operators,
 }
 
 struct ModelFile;
@@ -101,11 +114,12 @@ impl Parse for ModelFile {
                     model.graph = true;
                     graph(file, &range, &mut budget, &mut model, 0)?;
                 }
-                (8, Value::Bytes(_)) => model.operators = true,
+                (8, Value::Bytes(_)) => model.operator_sets = true,
+                (25, Value::Bytes(range)) => function(file, &range, &mut budget, &mut model)?,
                 _ => {}
             }
         }
-        match (model.graph, model.operators) {
+        match (model.graph, model.operator_sets) {
             (true, true) if model.format => Ok(model),
             (true, true) => Err(Stop::bad("it does not say which version of ONNX it is of")),
             (true, false) => Err(Stop::bad("it names no operator set: it is truncated")),
@@ -115,7 +129,12 @@ impl Parse for ModelFile {
 
     fn finish(self, outcome: Result<Model, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         match outcome {
-            Ok(model) => evidence.put(file, model),
+            Ok(model) => {
+                if let Some(what) = model.operators.foreign() {
+                    evidence.note_code(CodeFact { on_load: false, file, what });
+                }
+                evidence.put(file, model);
+            }
             Err(problem) => note_problem(&problem, file, evidence, notes),
         }
     }
@@ -129,17 +148,44 @@ fn graph(file: &Window<'_>, range: &Range<u64>, budget: &mut Budget, model: &mut
     let mut fields = Fields::new(file, range);
     while let Some((number, value)) = fields.next(budget)? {
         match (number, value) {
-            (1, Value::Bytes(node)) => {
-                let mut members = Fields::new(file, &node);
-                while let Some((number, value)) = members.next(budget)? {
-                    if let (5, Value::Bytes(attribute)) = (number, value) {
-                        self::attribute(file, &attribute, budget, model, depth)?;
-                    }
-                }
-            }
+            (1, Value::Bytes(inner)) => node(file, &inner, budget, model, depth)?,
             (5, Value::Bytes(initializer)) => tensor(file, &initializer, budget, model, true)?,
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// `FunctionProto`: name (1), nodes (7), domain (10).
+fn function(file: &Window<'_>, range: &Range<u64>, budget: &mut Budget, model: &mut Model) -> Parsed<()> {
+    let (mut name, mut domain) = (String::new(), String::new());
+    let mut fields = Fields::new(file, range);
+    while let Some((number, value)) = fields.next(budget)? {
+        match (number, value) {
+            (1, Value::Bytes(range)) => name = text(file, &range)?,
+            (7, Value::Bytes(inner)) => node(file, &inner, budget, model, 0)?,
+            (10, Value::Bytes(range)) => domain = text(file, &range)?,
+            _ => {}
+        }
+    }
+    model.operators.define(&domain, &name);
+    Ok(())
+}
+
+/// `NodeProto`: operator (4), attributes (5), domain (7).
+fn node(file: &Window<'_>, range: &Range<u64>, budget: &mut Budget, model: &mut Model, depth: u32) -> Parsed<()> {
+    let (mut name, mut domain) = (None, String::new());
+    let mut fields = Fields::new(file, range);
+    while let Some((number, value)) = fields.next(budget)? {
+        match (number, value) {
+            (4, Value::Bytes(range)) => name = Some(range),
+            (5, Value::Bytes(inner)) => attribute(file, &inner, budget, model, depth)?,
+            (7, Value::Bytes(range)) => domain = text(file, &range)?,
+            _ => {}
+        }
+    }
+    if let Some(range) = name.filter(|_| !operators::is_known(&domain)) {
+        model.operators.use_one(&domain, &text(file, &range)?);
     }
     Ok(())
 }
@@ -226,6 +272,7 @@ fn pair(file: &Window<'_>, range: &Range<u64>, budget: &mut Budget) -> Parsed<(S
 fn check(evidence: &mut Evidence, notes: &mut Notes) {
     for (file, model) in evidence.all::<Model>() {
         let path = &evidence.tree.file(file).path;
+        let mut missing = BTreeSet::new();
         for tensor in &model.external {
             let (shown, name) = (names::shown(path), names::shown(&tensor.name));
             let location = tensor.location.trim_start_matches("./");
@@ -245,7 +292,9 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
             let data_shown = names::shown(&data);
             let Some(found) = evidence.tree.find(&data) else {
                 let message = format!("{data_shown} is missing: {shown} has tensors in it; upload it");
-                notes.fatal(Reason::Incomplete, Some(&data), message);
+                if missing.insert(data.clone()) {
+                    notes.fatal(Reason::Incomplete, Some(&data), message);
+                }
                 continue;
             };
             let size = evidence.tree.file(found).size;
@@ -278,81 +327,4 @@ fn describe(evidence: &Evidence, contents: &mut Contents) {
     }
     counts.describe(contents);
     contents.framework = contents.framework.take().or(framework);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::{Folder, assert_bad, assert_good};
-    use super::*;
-
-    /// A field with bytes.
-    fn field(number: u8, content: &[u8]) -> Vec<u8> {
-        [&[number << 3 | 2, u8::try_from(content.len()).unwrap()][..], content].concat()
-    }
-
-    /// A tensor of 3 F32, inside or in `location`.
-    fn tensor(location: Option<(&str, &str, &str)>) -> Vec<u8> {
-        let mut bytes = vec![1 << 3, 3, 2 << 3, 1];
-        bytes.extend(field(8, b"weight"));
-        if let Some((location, offset, length)) = location {
-            for (key, value) in [("location", location), ("offset", offset), ("length", length)] {
-                bytes.extend(field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat()));
-            }
-            bytes.extend([14 << 3, 1]);
-        } else {
-            bytes.extend(field(9, &[0; 12]));
-        }
-        bytes
-    }
-
-    fn model(tensor: &[u8]) -> Vec<u8> {
-        [vec![8, 10], field(2, b"pytorch"), field(3, b"2.15"), field(7, &field(5, tensor)), field(8, &[2 << 3, 21])]
-            .concat()
-    }
-
-    fn judge(bytes: Vec<u8>) -> crate::format::Verdict {
-        Folder::new([("m/model.onnx", bytes), ("m/weights.bin", vec![0; 12])]).judge()
-    }
-
-    #[test]
-    fn tensors_inside_and_outside() {
-        for bytes in [model(&tensor(None)), model(&tensor(Some(("weights.bin", "0", "12"))))] {
-            let verdict = judge(bytes.clone());
-            assert_good(&verdict);
-            let contents = verdict.contents;
-            assert_eq!((contents.format, contents.parameters), (Some(Format::Onnx), Some(3)));
-            assert_eq!(contents.framework.as_deref(), Some("pytorch 2.15"));
-            for length in 0..bytes.len() {
-                assert!(!judge(bytes[..length].to_vec()).is_good() || length == 0, "{length}");
-            }
-        }
-    }
-
-    #[test]
-    fn damage_is_named() {
-        for (location, reason, file, words) in [
-            (("other.bin", "0", "12"), Reason::Incomplete, "m/other.bin", "is missing"),
-            (("weights.bin", "4", "12"), Reason::Corrupt, "m/weights.bin", "ends at byte 16"),
-            (("weights.bin", "0", "8"), Reason::Corrupt, "m/model.onnx", "its shape says 12"),
-            (("../weights.bin", "0", "12"), Reason::Corrupt, "m/model.onnx", "no safe path"),
-            (("weights.bin", "x", "12"), Reason::Corrupt, "m/model.onnx", "no usable offset"),
-        ] {
-            assert_bad(&judge(model(&tensor(Some(location)))), reason, file, words);
-        }
-        let mut short = tensor(None);
-        short[1] = 4;
-        assert_bad(&judge(model(&short)), Reason::Corrupt, "m/model.onnx", "its shape says 16");
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn changed_models_end(changes in proptest::collection::vec((0usize..80, proptest::prelude::any::<u8>()), 1..6)) {
-            let mut bytes = model(&tensor(Some(("weights.bin", "0", "12"))));
-            let length = bytes.len();
-            for (at, byte) in changes {
-                bytes[at % length] = byte;
-            }
-            judge(bytes);
-        }
-    }
 }

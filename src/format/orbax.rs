@@ -155,7 +155,7 @@ fn items(evidence: &Evidence, notes: &mut Notes) {
     let named = evidence.orbax.get("item_handlers").and_then(Value::as_object);
     for (item, _) in named.into_iter().flatten() {
         let folder = format!("{home}{item}/");
-        if !evidence.tree.iter().any(|(_, file)| file.path.starts_with(&folder)) {
+        if !evidence.tree.has_below(&folder) {
             let message = format!(
                 "{} is missing: {} names it as an item; upload it",
                 names::shown(&folder),

@@ -24,7 +24,7 @@ pub enum EncodeError {
 /// # Errors
 /// When the text is not such an object; the message says where.
 pub fn encode(json: &str) -> Result<Vec<u8>, EncodeError> {
-    let limits = Limits { depth: MAX_DEPTH, text: usize::MAX, python: true };
+    let limits = Limits { depth: MAX_DEPTH, text: usize::MAX, python: true, halves: false };
     let mut parser = Parser::new(limits, 0);
     let mut writer = Writer { out: vec![0x80, 2], begun: false };
     let result = parser.feed(json.as_bytes(), &mut writer).and_then(|()| parser.finish(&mut writer));

@@ -75,7 +75,7 @@ fn check_air(evidence: &mut Evidence, notes: &mut Notes) {
     let Some(named) = named else { return };
     let path = if named == "." { "saved_model.pb" } else { named.trim_start_matches("./").trim_end_matches('/') };
     let folder = format!("{path}/");
-    if tree.find(path).is_none() && !tree.iter().any(|(_, file)| file.path.starts_with(&folder)) {
+    if tree.find(path).is_none() && !tree.has_below(&folder) {
         let message =
             format!("{} is missing: {METADATA_FILE} names it as the model ({MODEL}); upload it", names::shown(path));
         notes.fatal(Reason::Incomplete, Some(path), message);

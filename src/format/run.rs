@@ -96,8 +96,7 @@ fn is_step(evidence: &Evidence, folder: &str) -> bool {
     let orbax = ["_CHECKPOINT_METADATA", "commit_success.txt", "_METADATA", "orbax.checkpoint"];
     let has = |name: &str| evidence.tree.find(&format!("{home}{folder}/{name}")).is_some();
     let below = format!("{home}{folder}/");
-    let zero =
-        || evidence.tree.iter().any(|(_, file)| file.path.starts_with(&below) && file.path.ends_with("_states.pt"));
+    let zero = || evidence.tree.below(&below).any(|(_, file)| file.path.ends_with("_states.pt"));
     orbax.iter().any(|name| has(name)) || (folder.starts_with("global_step") && zero())
 }
 
@@ -138,7 +137,7 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
     let entries = evidence.snapshot.get("checkpoint_results").and_then(Value::as_array);
     for name in entries.into_iter().flatten().filter_map(listed) {
         let folder = format!("{home}{name}/");
-        if !evidence.tree.iter().any(|(_, file)| file.path.starts_with(&folder)) {
+        if !evidence.tree.has_below(&folder) {
             let message = format!("{} is missing: {} names it; upload it", names::shown(&folder), names::shown(&path));
             notes.fatal(Reason::Incomplete, Some(&folder), message);
         }

@@ -62,7 +62,9 @@ struct Model {
 impl Model {
     fn operation(&mut self, name: &str) {
         self.variables |= operations::VARIABLES.contains(&name);
-        if let Some(reach) = operations::reach(name).filter(|_| self.operations.len() < NAMED) {
+        // Operations that reach out are few, and others must not hide them.
+        let is_kept = |reach: &Reach| *reach == Reach::Outside || self.operations.len() < NAMED;
+        if let Some(reach) = operations::reach(name).filter(is_kept) {
             self.operations.insert((reach, fact(name)));
         }
     }

@@ -17,8 +17,16 @@ const CONFIG: &str = "config_sentence_transformers.json";
 /// Ends of the names of modules that have weights.
 const WEIGHTED: [&str; 7] =
     [".Transformer", ".Dense", ".LSTM", ".CNN", ".WeightedLayerPooling", ".CLIPModel", ".StaticEmbedding"];
-/// Ends of the names of modules that have a configuration.
-const CONFIGURED: [&str; 4] = [".Transformer", ".Dense", ".Pooling", ".LSTM"];
+/// Ends of the names of modules that have a configuration, and its name.
+const CONFIGURED: [(&str, &str); 5] = [
+    (".Transformer", "config.json"),
+    (".Dense", "config.json"),
+    (".Pooling", "config.json"),
+    (".LSTM", "lstm_config.json"),
+    (".CNN", "cnn_config.json"),
+];
+/// Folders in which other backends keep the weights of a module that lies in the root.
+const BACKENDS: [&str; 2] = ["onnx/", "openvino/"];
 /// Where its own modules come from.
 const OWN: &str = "sentence_transformers.";
 
@@ -60,10 +68,7 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
         let below = format!("{home}{folder}/");
         settings(evidence, &path, if folder.is_empty() { home } else { &below }, class, notes);
         // The first module usually lies in the root.
-        if !folder.is_empty()
-            && !class.ends_with(".Normalize")
-            && !evidence.tree.iter().any(|(_, file)| file.path.starts_with(&below))
-        {
+        if !folder.is_empty() && !class.ends_with(".Normalize") && !evidence.tree.has_below(&below) {
             let shown = names::shown(&below);
             let message =
                 format!("{shown} is missing: {} names it as {}; upload it", names::shown(&path), names::shown(class));
@@ -91,9 +96,9 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
 
 /// A module is made from its configuration.
 fn settings(evidence: &Evidence, path: &str, folder: &str, class: &str, notes: &mut Notes) {
-    let missing = format!("{folder}config.json");
-    let there = evidence.tree.iter().any(|(_, file)| file.path.starts_with(folder));
-    if there && CONFIGURED.iter().any(|end| class.ends_with(end)) && evidence.tree.find(&missing).is_none() {
+    let Some((_, name)) = CONFIGURED.iter().find(|(end, _)| class.ends_with(end)) else { return };
+    let missing = format!("{folder}{name}");
+    if evidence.tree.has_below(folder) && evidence.tree.find(&missing).is_none() {
         let message = format!(
             "{} is missing: {} names the module as {}, which is made from it; upload it",
             names::shown(&missing),
@@ -106,8 +111,9 @@ fn settings(evidence: &Evidence, path: &str, folder: &str, class: &str, notes: &
 
 /// Whether there are weights below the folder, or directly in it.
 fn has_weights(evidence: &Evidence, folder: &str, directly: bool) -> bool {
-    evidence.tree.iter().any(|(_, file)| {
-        file.path.strip_prefix(folder).is_some_and(|rest| !(directly && rest.contains('/')))
+    let is_direct = |rest: &str| !rest.contains('/') || BACKENDS.iter().any(|backend| rest.starts_with(backend));
+    evidence.tree.below(folder).any(|(_, file)| {
+        file.path.strip_prefix(folder).is_some_and(|rest| !directly || is_direct(rest))
             && (names::is_weights(&file.path) || names::index(names::base(&file.path)).is_some())
     })
 }
@@ -159,5 +165,26 @@ mod tests {
         let verdict = folder.clone().without("3_Dense/model.safetensors").judge();
         assert_bad(&verdict, Reason::Incomplete, "3_Dense/", "has no weights");
         assert_bad(&folder.with("modules.json", "{}").judge(), Reason::Corrupt, "modules.json", "no JSON list");
+    }
+
+    #[test]
+    fn modules_have_configurations_and_weights_where_their_backends_look() {
+        let modules = br#"[{"path": "", "type": "sentence_transformers.models.Transformer"},
+            {"path": "1_LSTM", "type": "sentence_transformers.models.LSTM"}]"#;
+        let folder = |weights: &str| {
+            let folder = Folder::new([
+                ("modules.json", modules.to_vec()),
+                ("config.json", br#"{"model_type": "bert"}"#.to_vec()),
+                ("1_LSTM/lstm_config.json", b"{}".to_vec()),
+                ("1_LSTM/model.safetensors", tensors(&[("b", 1)])),
+            ]);
+            folder.with(weights, tensors(&[("a", 1)]))
+        };
+        for weights in ["model.safetensors", "onnx/model.safetensors", "openvino/openvino_model.bin"] {
+            assert_good(&folder(weights).judge());
+        }
+        assert_bad(&folder("other/model.safetensors").judge(), Reason::Incomplete, "the root", "has no weights");
+        let without = folder("model.safetensors").without("1_LSTM/lstm_config.json").judge();
+        assert_bad(&without, Reason::Incomplete, "1_LSTM/lstm_config.json", "is missing");
     }
 }

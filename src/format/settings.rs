@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::{
     File,
+    code::templates,
     evidence::{Evidence, Tree},
     findings::Notes,
     json::{Event, Limits, Sink},
@@ -18,7 +19,7 @@ use crate::contract::{Depth, Format};
 const SMALL: u64 = 1 << 20;
 /// The largest file that is read at all, in bytes.
 const LARGEST: u64 = 64 << 20;
-const LIMITS: Limits = Limits { depth: 128, text: 4 << 20, python: true };
+const LIMITS: Limits = Limits { depth: 128, text: 4 << 20, python: true, halves: true };
 /// Names that the libraries of Hugging Face and Orbax give to JSON files; what ends in `_config.json` is one, too.
 const NAMES: [&str; 16] = [
     "_sharding",
@@ -53,8 +54,9 @@ fn follow(evidence: &Evidence) -> Vec<FileProbe> {
     if evidence.depth < Depth::Content {
         return Vec::new();
     }
-    let large =
-        evidence.tree.iter().filter(|(_, file)| is_known(&file.path) && file.size > SMALL && file.size <= LARGEST);
+    let is_large =
+        |file: &File| file.size > SMALL && file.size <= LARGEST && !templates::is_read(&file.path, file.size);
+    let large = evidence.tree.iter().filter(|(_, file)| is_known(&file.path) && is_large(file));
     large.map(|(index, file)| (index, reader(&file.path, file.size))).collect()
 }
 
@@ -96,7 +98,7 @@ mod tests {
     #[test]
     fn settings_are_json() {
         for name in ["tokenizer.json", "unet/config.json", "scheduler/scheduler_config.json", "state/_sharding"] {
-            assert_good(&folder(name, r#"{"a": [1, NaN]}"#).judge());
+            assert_good(&folder(name, r#"{"a": [1, NaN, "\ud800x"]}"#).judge());
             for text in ["{\"a\": ", "", "{\"a\": 1} x"] {
                 assert_bad(&folder(name, text).judge(), Reason::Corrupt, name, "is damaged");
             }

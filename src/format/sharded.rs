@@ -23,7 +23,7 @@ const MAX_INDEX: u64 = 64 << 20;
 const MAX_SHARDS: usize = 100_000;
 /// How many findings of one kind an index leads to; the others say the same.
 const SHOWN: usize = 8;
-const LIMITS: Limits = Limits { depth: 64, text: 4 << 10, python: true };
+const LIMITS: Limits = Limits { depth: 64, text: 4 << 10, python: true, halves: false };
 
 /// Safetensors shards, with an index or numbered names.
 pub(super) const FAMILY: Family = Family {

@@ -112,8 +112,8 @@ impl Parse for TfLiteFile {
     fn finish(self, outcome: Result<Model, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         match outcome {
             Ok(model) => {
-                let is_outside = |name: &&String| name.strip_prefix(FLEX).is_some_and(reaches_out);
-                let (outside, library): (Vec<&String>, Vec<&String>) = model.custom.iter().partition(is_outside);
+                let (outside, library): (Vec<&String>, Vec<&String>) =
+                    model.custom.iter().partition(|name| is_outside(name));
                 let mut note = |on_load, what: &str, names: Vec<&String>| {
                     if !names.is_empty() {
                         let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
@@ -126,6 +126,18 @@ impl Parse for TfLiteFile {
             }
             Err(problem) => note_problem(&problem, file, evidence, notes),
         }
+    }
+}
+
+/// Whether it is an operator of TensorFlow that reaches for files, the network or Python.
+fn is_outside(name: &str) -> bool {
+    name.strip_prefix(FLEX).is_some_and(reaches_out)
+}
+
+/// Keeps the name of an operator. Those that reach out are few, and others must not hide them.
+fn note(custom: &mut BTreeSet<String>, name: &str) {
+    if custom.len() < NAMED || is_outside(name) {
+        custom.insert(fact(name));
     }
 }
 
@@ -149,8 +161,8 @@ impl<'a, 'w> Reader<'a, 'w> {
         self.operators = root.tables(1, budget, |code, budget| {
             let (old, new) = (code.number::<1>(0)?.unwrap_or(0), code.number::<4>(3)?.unwrap_or(0));
             let name = code.text(1, budget)?;
-            if old.max(new) == CUSTOM && custom.len() < NAMED {
-                custom.insert(fact(&name.unwrap_or_else(|| "without a name".to_owned())));
+            if old.max(new) == CUSTOM {
+                note(custom, name.as_deref().unwrap_or("without a name"));
             }
             Ok(())
         })?;

@@ -26,7 +26,7 @@ const MAX_METRICS: usize = 64;
 const RANDOM: &str = "rng_state";
 /// The most missing files that are named.
 const SHOWN: usize = 8;
-const LIMITS: Limits = Limits { depth: 100, text: 4 << 10, python: true };
+const LIMITS: Limits = Limits { depth: 100, text: 4 << 10, python: true, halves: false };
 
 /// A Trainer's folder.
 pub(super) const FAMILY: Family = Family {

@@ -11,6 +11,8 @@ use crate::contract::{Component, Contents, Depth, Format, PickleTier, Reason, Va
 
 /// The most code that the facts name.
 const MAX_CODE: usize = 16;
+/// The most versions that the facts name.
+const MAX_VERSIONS: usize = 16;
 /// The most components that the facts name.
 const MAX_COMPONENTS: usize = 32;
 
@@ -39,6 +41,9 @@ pub(super) fn conclude(
         // A run's facts would be a mixture of all its checkpoints.
         for family in FORMATS.iter().filter(|_| format != Format::RunDirectory) {
             (family.describe)(evidence, &mut contents);
+        }
+        while contents.versions.len() > MAX_VERSIONS {
+            contents.versions.pop_last();
         }
         contents.pickle = Some(evidence.pickles.values().map(|fact| fact.tier).max().unwrap_or_default());
         let tree = &evidence.tree;

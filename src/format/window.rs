@@ -18,7 +18,7 @@ use super::{
 /// The least that is fetched at a time, in bytes.
 const SMALL_READ: u64 = 4 << 10;
 
-/// A parser that asked this often begins no more: some seconds of work.
+/// A parser that asked a file this often, over all its beginnings, is given no more of it: some seconds of work.
 const ASKED: u64 = 200_000_000;
 
 /// Why a parser stops before its end.
@@ -145,7 +145,7 @@ impl<'a> Window<'a> {
     /// Bytes of it.
     ///
     /// # Errors
-    /// `Need` when they were not fetched yet, `Bad` when the range is not within it.
+    /// `Need` when they were not fetched yet, `Bad` when the range is not within it, `TooLarge` when the file was asked too often.
     pub fn bytes(&self, range: Range<u64>) -> Parsed<&'a [u8]> {
         self.check(&range)?;
         let range = self.begin + range.start..self.begin + range.end;
@@ -156,6 +156,9 @@ impl<'a> Window<'a> {
             Bytes::Memory(bytes) => {
                 let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
                 bytes.get(index(range.start)..index(range.end)).ok_or_else(|| Stop::bad("it ends too early"))
+            }
+            Bytes::Cache(cache) if cache.asked.get() >= ASKED => {
+                Err(Stop::TooLarge("what has to be read of it is too scattered".to_owned()))
             }
             Bytes::Cache(cache) => cache.get(&range).ok_or_else(|| Stop::Need(cache.gap(&range))),
         }
@@ -248,9 +251,6 @@ impl<P: Parse> WindowProbe<P> {
         }
         let outcome = match self.parser.parse(&Window::of_file(&self.cache, self.size)) {
             Ok(output) => Ok(output),
-            Err(Stop::Need(_)) if self.cache.asked.get() > ASKED => {
-                Err(Problem::TooLarge("what has to be read of it is too scattered".to_owned()))
-            }
             Err(Stop::Need(range)) => {
                 if self.cache.held() + (range.end - range.start) <= P::CAP {
                     self.wanted = self.extended(range);
@@ -332,5 +332,18 @@ mod tests {
         assert!(window.part(2..6).unwrap().bytes(1..5).is_err());
         assert_eq!(window.array::<2>(4), Ok(*b"ef"));
         assert_eq!(window.up_to(5, 1), Ok(&b"f"[..]));
+    }
+
+    /// A parser may go round in bytes that are there, so that it never needs more.
+    #[test]
+    fn what_is_asked_is_bounded() {
+        let mut cache = Cache::default();
+        cache.insert(0, b"ab");
+        cache.asked.set(ASKED - 1);
+        let window = Window::of_file(&cache, 8);
+        assert_eq!(window.bytes(0..2), Ok(&b"ab"[..]));
+        for range in [0..2, 2..4] {
+            assert!(matches!(window.bytes(range), Err(Stop::TooLarge(_))));
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::{
     super::{
         compression,
         evidence::PickleFact,
-        names, numpy,
+        keras, names, numpy,
         pickle::{self, Limits},
         torch::{
             legacy,
@@ -36,7 +36,9 @@ fn torch_top(directory: &Directory) -> Option<&str> {
     })
 }
 
-pub(super) fn kind(directory: &Directory, npz: bool) -> Kind {
+/// What kind of archive a file of this name is. Keras goes by the name alone, and runs the configuration before it looks for weights.
+pub(super) fn kind(directory: &Directory, path: &str) -> Kind {
+    let named = |extension: &str| names::has_extension(path, extension);
     let has = |name: &str| directory.find(name).is_some();
     let ends = |suffix: &str| directory.entries.iter().any(|entry| entry.name.ends_with(suffix));
     if let Some(top) = torch_top(directory) {
@@ -47,11 +49,11 @@ pub(super) fn kind(directory: &Directory, npz: bool) -> Kind {
     }
     if has("archive_format") || ends("/archive_format") {
         Kind::TorchExport
-    } else if has("config.json") && has("metadata.json") && (has("model.weights.h5") || has("model.weights.json")) {
+    } else if has("config.json") && (named("keras") || keras::WEIGHTS.iter().any(|weights| has(weights))) {
         Kind::Keras
     } else if has("schema.json") {
         Kind::Skops
-    } else if npz
+    } else if named("npz")
         || (!directory.entries.is_empty()
             && directory.entries.iter().all(|entry| names::has_extension(&entry.name, "npy")))
     {
@@ -213,7 +215,7 @@ pub(super) fn inner(window: &Window<'_>, name: &str, script: bool, level: u32, s
         for finding in &directory.findings {
             scan.problem(format!("its entry {} {finding}", shown()));
         }
-        return pickles(window, &directory, kind(&directory, false), level + 1, scan);
+        return pickles(window, &directory, kind(&directory, ""), level + 1, scan);
     }
     let named = names::is_pickle(name);
     if start.starts_with(b"7z\xbc\xaf\x27\x1c") {

@@ -8,11 +8,11 @@ mod tests;
 use super::{
     evidence::{CodeFact, Evidence, PickleFact},
     findings::{Notes, UPLOAD_AGAIN},
-    keras, names, numpy,
+    hdf5, keras, names, numpy,
     probe::{Probe, Problem},
     table::Family,
     torch::tensors::Saved,
-    window::{Parse, Parsed, Window, WindowProbe},
+    window::{Parse, Parsed, Stop, Window, WindowProbe},
     zip::{self, Directory, Entry},
 };
 use crate::contract::{Depth, Format, PickleTier, Reason};
@@ -72,8 +72,10 @@ pub(super) const SKOPS: Family = Family {
 
 /// A zip archive: every one is read here, whatever format it then belongs to.
 pub(super) fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
-    let is_zip = start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06");
-    is_zip.then(|| WindowProbe::boxed(ArchiveFile { npz: names::has_extension(path, "npz") }, size, start))
+    // Python finds an archive by its end, whatever stands before it; old models of Keras are HDF5 files under this name.
+    let keras = names::has_extension(path, "keras") && !start.starts_with(hdf5::SIGNATURE);
+    let is_zip = keras || start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06");
+    is_zip.then(|| WindowProbe::boxed(ArchiveFile { path: path.to_owned() }, size, start))
 }
 
 /// Files of a kind.
@@ -108,7 +110,7 @@ pub(super) fn item(window: &Window<'_>) -> Parsed<Scan> {
 }
 
 struct ArchiveFile {
-    npz: bool,
+    path: String,
 }
 
 impl Parse for ArchiveFile {
@@ -120,7 +122,7 @@ impl Parse for ArchiveFile {
 
     fn parse(&self, file: &Window<'_>) -> Parsed<Found> {
         let directory = zip::directory(file)?;
-        let kind = entries::kind(&directory, self.npz);
+        let kind = entries::kind(&directory, &self.path);
         let mut found = Found { kind, ..Found::default() };
         let scan = &mut found.scan;
         match kind {
@@ -134,6 +136,9 @@ impl Parse for ArchiveFile {
                 if let Some(model) = &found.keras {
                     found.code.clone_from(&model.code);
                     found.unused.clone_from(&model.unused);
+                    if model.weightless {
+                        scan.keep::<()>(Err(Stop::bad("it has no weights (model.weights.h5)")))?;
+                    }
                 }
             }
             Kind::NumPy => found.counts = scan.keep(numpy::archive(file, &directory))?,

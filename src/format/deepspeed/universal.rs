@@ -61,7 +61,7 @@ pub(super) fn check(evidence: &Evidence, notes: &mut Notes) {
         }
         let models = evidence
             .tree
-            .iter()
+            .below(folder)
             .any(|(_, file)| names::folder(&file.path) == folder && file.path.ends_with("_model_states.pt"));
         if !models {
             let path = format!("{folder}mp_rank_00_model_states.pt");

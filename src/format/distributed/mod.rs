@@ -165,10 +165,11 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
     for folder in places(evidence) {
         megatron_mark(evidence, &folder, notes);
         let has = |name: &str| evidence.tree.find(&format!("{folder}{name}")).is_some();
-        let ranks = evidence.tree.iter().any(|(_, file)| {
+        let ranks = evidence.tree.below(&folder).any(|(_, file)| {
             file.path.strip_prefix(folder.as_str()).is_some_and(|name| !name.contains('/') && is_metadata(name))
         });
-        let data = evidence.tree.iter().filter(|(_, file)| names::folder(&file.path) == folder && is_data(&file.path));
+        let data =
+            evidence.tree.below(&folder).filter(|(_, file)| names::folder(&file.path) == folder && is_data(&file.path));
         if ranks {
             let left: Vec<&str> =
                 data.map(|(_, file)| file.path.as_str()).filter(|path| !placed.contains_key(*path)).collect();

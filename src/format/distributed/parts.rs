@@ -118,24 +118,26 @@ pub(super) fn places(evidence: &Evidence) -> Vec<String> {
 
 /// Whether what the ranks wrote is all there is: nobody has put it together.
 pub(super) fn claims(evidence: &Evidence) -> bool {
-    let folders = folders(evidence);
-    !folders.is_empty() && folders.keys().all(|folder| !is_consolidated(evidence, folder))
+    let (folders, whole) = (folders(evidence), consolidated(evidence));
+    !folders.is_empty() && folders.keys().all(|folder| !is_consolidated(&whole, folder))
+}
+
+/// Folders with whole tensors.
+fn consolidated(evidence: &Evidence) -> BTreeSet<&str> {
+    let is = |path: &&str| names::is_safetensors(path) && names::rank_shard(names::base(path)).is_none();
+    evidence.tree.iter().map(|(_, file)| file.path.as_str()).filter(is).map(names::folder).collect()
 }
 
 /// Whether the whole tensors lie beside the folder, or in it.
-fn is_consolidated(evidence: &Evidence, folder: &str) -> bool {
-    let parent = names::folder(folder.trim_end_matches('/'));
-    evidence.tree.iter().any(|(_, file)| {
-        let name = names::base(&file.path);
-        let near = names::folder(&file.path) == parent || names::folder(&file.path) == folder;
-        near && names::is_safetensors(name) && names::rank_shard(name).is_none()
-    })
+fn is_consolidated(whole: &BTreeSet<&str>, folder: &str) -> bool {
+    whole.contains(folder) || whole.contains(names::folder(folder.trim_end_matches('/')))
 }
 
 pub(super) fn check(evidence: &mut Evidence, notes: &mut Notes) {
+    let whole = consolidated(evidence);
     for (folder, files) in folders(evidence) {
         let problems = problems(evidence, folder, &files);
-        let consolidated = is_consolidated(evidence, folder);
+        let consolidated = is_consolidated(&whole, folder);
         for (reason, path, text) in problems {
             if consolidated {
                 // Nobody needs the parts any more.
@@ -255,9 +257,9 @@ fn uneven(parts: &BTreeSet<&Part>) -> Option<(Reason, String)> {
 
 /// Tensors and elements of what was not put together.
 pub(super) fn counts(evidence: &Evidence) -> Counts {
-    let mut counts = Counts::default();
+    let (mut counts, consolidated) = (Counts::default(), consolidated(evidence));
     for (folder, files) in folders(evidence) {
-        if is_consolidated(evidence, folder) {
+        if is_consolidated(&consolidated, folder) {
             continue;
         }
         for parts in tensors(evidence, files.iter().map(|(file, _)| *file)).values() {

@@ -150,8 +150,9 @@ pub(super) fn check(evidence: &Evidence, notes: &mut Notes) {
             missing(&format!("{folder}{COMMON}"), "it holds all that is not tensors", notes);
         }
         let mut seen = false;
-        for (file, array) in evidence.all::<Array>() {
-            let within = names::folder(&evidence.tree.file(file).path);
+        for (index, file) in evidence.tree.below(&folder) {
+            let within = names::folder(&file.path);
+            let Some(array) = evidence.get::<Array>(index) else { continue };
             if within.strip_prefix(folder.as_str()).is_some_and(|name| !name.is_empty()) {
                 seen = true;
                 check_array(evidence, within, array, notes);

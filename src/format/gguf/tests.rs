@@ -50,6 +50,24 @@ fn judge(bytes: Vec<u8>) -> Verdict {
 }
 
 #[test]
+fn names_have_room_for_the_zero_behind_them() {
+    let name = "x".repeat(64);
+    assert_good(&judge(model(&[], &[(&name[1..], 1, 24, 0)], 32)));
+    assert_bad(&judge(model(&[], &[(&name, 1, 24, 0)], 32)), Reason::Corrupt, "model.gguf", "has 64 bytes");
+}
+
+#[test]
+fn numbers_of_parts_do_not_overflow() {
+    let pairs = [pair("split.no", 10, &u64::MAX.to_le_bytes()), pair("split.count", 10, &2u64.to_le_bytes())];
+    let verdict = Folder::new([("m-00001-of-00002.gguf", model(&pairs, &[], 0))]).judge();
+    assert!(
+        verdict.findings.iter().any(|finding| finding.message.contains("it is another part")),
+        "{}",
+        verdict.message
+    );
+}
+
+#[test]
 fn a_model_is_described() {
     let verdict = judge(good());
     assert_good(&verdict);

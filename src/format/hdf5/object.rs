@@ -66,7 +66,7 @@ impl<'a, 'w> Cursor<'a, 'w> {
 /// All messages of the object at an address.
 pub(super) fn messages(window: &Window<'_>, address: u64) -> Parsed<Vec<Message>> {
     let start: [u8; 6] = window.array(address)?;
-    let mut reader = Reader { window, messages: Vec::new(), open: Vec::new(), ordered: false };
+    let mut reader = Reader { window, messages: Vec::new(), open: Vec::new(), parts: 1, ordered: false };
     let mut cursor = Cursor::new(window, &(address..window.len()));
     let second = start.starts_with(b"OHDR");
     if second {
@@ -90,10 +90,8 @@ pub(super) fn messages(window: &Window<'_>, address: u64) -> Parsed<Vec<Message>
         cursor.skip(4)?;
         reader.open.push(cursor.skip(size)?);
     }
-    let mut parts = 0;
     while let Some(part) = reader.open.pop() {
-        parts += 1;
-        if parts > MESSAGES || part.end - part.start > CHUNK {
+        if part.end - part.start > CHUNK {
             return Err(Stop::TooLarge(format!("the object at byte {address} is too large")));
         }
         if second {
@@ -112,6 +110,8 @@ struct Reader<'a, 'w> {
     window: &'a Window<'w>,
     messages: Vec<Message>,
     open: Vec<Range<u64>>,
+    /// How many parts of the header were named, this one and those in `open` among them: a part may name itself many times.
+    parts: usize,
     /// Whether messages of version 2 have a number for their order.
     ordered: bool,
 }
@@ -156,9 +156,36 @@ impl Reader<'_, '_> {
             Cursor::new(self.window, &(begin..end)).expect(*b"OCHK")?;
         }
         let (begin, end) = (begin + frame, end.saturating_sub(frame));
+        self.parts += 1;
+        if self.parts > MESSAGES {
+            return Err(Stop::TooLarge(format!("the object at byte {begin} has more than {MESSAGES} parts")));
+        }
         if begin <= end {
             self.open.push(begin..end);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A part that names itself twice doubles what is open with every step.
+    #[test]
+    fn parts_that_name_themselves_are_bounded() {
+        let content = [0u64, 64].map(u64::to_le_bytes).concat();
+        let continuation = [&[0x10, 0, 16, 0, 0, 0, 0, 0][..], &content].concat();
+        let mut bytes = [continuation.clone(), continuation].concat();
+        bytes.resize(64, 0);
+        let window = Window::of_bytes(&bytes);
+        let mut reader = Reader { window: &window, messages: Vec::new(), open: Vec::new(), parts: 1, ordered: false };
+        let stop = loop {
+            if let Err(stop) = reader.first(&(0..64)) {
+                break stop;
+            }
+        };
+        assert!(matches!(stop, Stop::TooLarge(_)), "{stop:?}");
+        assert!(reader.open.len() < MESSAGES, "{}", reader.open.len());
     }
 }

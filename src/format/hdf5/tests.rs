@@ -174,17 +174,28 @@ fn layers_of_keras_are_code() {
 fn references_to_other_files_are_code() {
     let verdict = judge(file(&Parts { more: vec![message(7, &[1; 16])], ..Parts::default() }));
     assert_bad(&verdict, Reason::UnsafeCode, "model.h5", "in another file");
+    let parts = [&[4, 3][..], &[0; 12]].concat();
+    let verdict = judge(file(&Parts { more: vec![message(8, &parts)], ..Parts::default() }));
+    assert_bad(&verdict, Reason::UnsafeCode, "model.h5", "a virtual dataset");
 }
 
+/// A harmless configuration may lie before the one that Keras reads.
 #[test]
-fn what_cannot_be_followed_is_searched() {
-    let with = |class: &str| {
-        format!("model_config\0{{\"class_name\": \"Sequential\", \"config\": {{\"layers\": [{{\"class_name\": \"{class}\", \"config\": {{}}}}]}}}}\0").into_bytes()
-    };
-    assert_eq!(searched(&with("Dense"), false), []);
-    assert_eq!(searched(&with("Lambda"), false), [(true, "a Lambda layer".to_owned())]);
-    assert_eq!(searched(b"model_config", false).len(), 1);
-    assert_eq!((searched(b"weights", false).len(), searched(b"weights", true).len()), (0, 1));
+fn what_cannot_be_followed_is_no_configuration() {
+    let dense = br#"model_config\0{"class_name": "Sequential", "config": {"layers": [{"class_name": "Dense"}]}}"#;
+    for (bytes, cut, expected) in [
+        (&dense[..], false, true),
+        (b"model_config", false, true),
+        (b"weights", false, false),
+        (b"weights", true, true),
+    ] {
+        let found = searched(bytes, cut);
+        assert_eq!(
+            found.is_some_and(|(on_load, what)| on_load && what.contains("not followed")),
+            expected,
+            "{bytes:?}"
+        );
+    }
 }
 
 /// A root of version 2 with compact links, as `libver="latest"` writes it.

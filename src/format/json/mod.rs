@@ -38,6 +38,8 @@ pub(super) struct Limits {
     pub text: usize,
     /// Whether Python's `NaN`, `Infinity` and `-Infinity` are taken.
     pub python: bool,
+    /// Whether halves of surrogate pairs are taken, as Python does; a mark stands in their place.
+    pub halves: bool,
 }
 
 /// Why a text is not JSON that is taken.
@@ -88,6 +90,9 @@ enum Lexeme {
         value: u32,
     },
 }
+
+/// What stands in place of a character that there is none of.
+const REPLACEMENT: &[u8] = "\u{FFFD}".as_bytes();
 
 /// The reader.
 #[derive(Debug)]
@@ -296,11 +301,16 @@ impl Parser {
         Ok(())
     }
 
-    fn lone_surrogate(&self) -> Result<(), JsonError> {
-        if self.high_surrogate.is_some() {
-            return Err(self.syntax("the second half of a surrogate pair"));
+    /// Ends a surrogate pair that has only its first half.
+    fn lone_surrogate(&mut self) -> Result<(), JsonError> {
+        if self.high_surrogate.take().is_none() {
+            return Ok(());
         }
-        Ok(())
+        if self.limits.halves {
+            self.push(REPLACEMENT)
+        } else {
+            Err(self.syntax("the second half of a surrogate pair"))
+        }
     }
 
     fn escape(&mut self, byte: u8) -> Result<usize, JsonError> {
@@ -331,17 +341,23 @@ impl Parser {
             return Ok(1);
         }
         self.lexeme = Lexeme::Text;
-        let code = match (self.high_surrogate.take(), value) {
-            (None, 0xD800..=0xDBFF) => {
-                self.high_surrogate = Some(value);
-                return Ok(1);
-            }
-            (Some(high), 0xDC00..=0xDFFF) => 0x10000 + ((high - 0xD800) << 10) + (value - 0xDC00),
-            (None, _) => value,
-            (Some(_), _) => return Err(self.syntax("the second half of a surrogate pair")),
+        let low = (0xDC00..=0xDFFF).contains(&value);
+        let code = if let Some(high) = self.high_surrogate.filter(|_| low) {
+            self.high_surrogate = None;
+            0x10000 + ((high - 0xD800) << 10) + (value - 0xDC00)
+        } else {
+            self.lone_surrogate()?;
+            value
         };
-        let character = char::from_u32(code).ok_or_else(|| self.syntax("the first half of a surrogate pair"))?;
-        self.push(character.encode_utf8(&mut [0; 4]).as_bytes())?;
+        if (0xD800..=0xDBFF).contains(&code) {
+            self.high_surrogate = Some(code);
+            return Ok(1);
+        }
+        match char::from_u32(code) {
+            Some(character) => self.push(character.encode_utf8(&mut [0; 4]).as_bytes())?,
+            None if self.limits.halves => self.push(REPLACEMENT)?,
+            None => return Err(self.syntax("the first half of a surrogate pair")),
+        }
         Ok(1)
     }
 }

@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use super::{tree::Tree, *};
 
-const LIMITS: Limits = Limits { depth: 100, text: 1 << 16, python: false };
+const LIMITS: Limits = Limits { depth: 100, text: 1 << 16, python: false, halves: false };
 
 fn parse(pieces: &[&[u8]], limits: Limits) -> Result<Value, JsonError> {
     let mut parser = Parser::new(limits, 0);
@@ -75,8 +75,26 @@ fn python_tokens_become_text() {
 }
 
 #[test]
+fn halves_of_surrogate_pairs_are_marked_as_python_takes_them() {
+    let limits = Limits { halves: true, ..LIMITS };
+    for (text, expected) in [
+        (r#""\ud800""#, "\u{FFFD}"),
+        (r#""\udc00x""#, "\u{FFFD}x"),
+        (r#""\ud800x""#, "\u{FFFD}x"),
+        (r#""\ud800\n""#, "\u{FFFD}\n"),
+        (r#""\ud800\u0041""#, "\u{FFFD}A"),
+        (r#""\ud83d\ud83d\ude00""#, "\u{FFFD}\u{1F600}"),
+    ] {
+        assert_eq!(parse(&[text.as_bytes()], limits).unwrap(), expected, "{text}");
+        assert!(parse(&[text.as_bytes()], LIMITS).is_err(), "{text}");
+        let pieces: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+        assert_eq!(parse(&pieces, limits).unwrap(), expected, "{text}");
+    }
+}
+
+#[test]
 fn limits_hold() {
-    let limits = Limits { depth: 2, text: 4, python: false };
+    let limits = Limits { depth: 2, text: 4, python: false, halves: false };
     assert!(matches!(parse(&[b"[[[]]]"], limits), Err(JsonError::Depth { limit: 2, .. })));
     assert!(matches!(parse(&[b"{\"abcde\":1}"], limits), Err(JsonError::TooLong { .. })));
     assert!(matches!(parse(&[b"12345"], limits), Err(JsonError::TooLong { .. })));
@@ -147,6 +165,6 @@ proptest! {
 
     #[test]
     fn bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-        let _ = parse(&[&bytes], Limits { depth: 3, text: 8, python: true });
+        let _ = parse(&[&bytes], Limits { depth: 3, text: 8, python: true, halves: false });
     }
 }

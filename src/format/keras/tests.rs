@@ -117,3 +117,51 @@ fn shards_of_weights_are_there() {
         assert!(!folder.clone().with("m.weights.json", &index[..length]).judge().is_good(), "{length}");
     }
 }
+
+/// Keras reads neither `metadata.json` nor the names that other archives have, and runs the configuration before it looks for weights.
+#[test]
+fn archives_are_models_by_what_keras_reads() {
+    let lambda =
+        DENSE.replace("[]", r#"[{"module": "keras.layers", "class_name": "Lambda", "config": {"name": "x"}}]"#);
+    let arrays = archive(&[("notes.txt", b"x")]);
+    for (weights, bytes) in [("model.weights.h5", weights()), ("model.weights.npz", arrays)] {
+        for path in ["m.keras", "m.zip"] {
+            let entries: [(&str, &[u8]); 2] = [("config.json", lambda.as_bytes()), (weights, &bytes)];
+            let verdict = Folder::new([(path, archive(&entries))]).judge();
+            assert_bad(&verdict, Reason::UnsafeCode, path, "a Lambda layer x");
+        }
+    }
+    let alone = Folder::new([("m.keras", archive(&[("config.json", lambda.as_bytes())]))]).judge();
+    assert_bad(&alone, Reason::Corrupt, "m.keras", "no weights");
+    assert!(alone.contents.code[0].contains("a Lambda layer x"), "{:?}", alone.contents.code);
+    let behind = [b"junk".to_vec(), archive(&[("config.json", lambda.as_bytes())])].concat();
+    assert!(!Folder::new([("m.keras", behind)]).judge().is_good());
+    assert_good(&Folder::new([("m.keras", weights())]).judge());
+}
+
+#[test]
+fn folders_are_models_too() {
+    let layers = |class: &str| {
+        format!(
+            r#"{{"module": "keras", "class_name": "Functional", "config": {{"layers": [{{"module": "keras.layers", "class_name": "{class}", "config": {{"name": "x"}}}}]}}}}"#
+        )
+    };
+    for home in ["", "model/"] {
+        let config = format!("{home}config.json");
+        let folder = Folder::new([("a.txt", b"a".to_vec())]).with(&format!("{home}model.weights.h5"), weights());
+        let verdict = folder.clone().with(&config, layers("Dense")).judge();
+        assert_good(&verdict);
+        assert_eq!(verdict.contents.tensors, Some(1));
+        let is_home = home.is_empty();
+        assert_eq!(verdict.contents.format == Some(Format::Keras), is_home, "{:?}", verdict.contents);
+        let part = verdict.contents.components.iter().find(|part| part.path == home);
+        assert_eq!(part.map(|part| part.format), (!is_home).then_some(Format::Keras));
+        let verdict = folder.clone().with(&config, layers("Lambda")).judge();
+        assert_bad(&verdict, Reason::UnsafeCode, &config, "a Lambda layer x");
+        let verdict = folder.clone().with(&config, "{").judge();
+        assert_bad(&verdict, Reason::Corrupt, &config, "is damaged");
+    }
+    // A model of transformers may have such weights beside it.
+    let other = Folder::new([("config.json", br#"{"model_type": "bert"}"#.to_vec()), ("model.weights.h5", weights())]);
+    assert_eq!(other.judge().contents.format, Some(Format::HuggingFace));
+}

@@ -77,7 +77,7 @@ fn check_tracker(evidence: &Evidence, path: &str, tracker: &str, notes: &mut Not
             return notes.fatal(Reason::Corrupt, Some(path), message);
         }
     };
-    if !evidence.tree.iter().any(|(_, file)| file.path.starts_with(&named)) {
+    if !evidence.tree.has_below(&named) {
         let message = format!(
             "{} names {}, which is not there: upload that folder, or an earlier save whole",
             names::shown(path),

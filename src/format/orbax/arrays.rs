@@ -1,11 +1,11 @@
 //! The arrays of a tree: each is described, in a database or in a folder of its own, and has all of its chunks. Pure, no I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{
     super::{
         counts::Counts,
-        evidence::{Evidence, Tree},
+        evidence::{Evidence, Ledger, Tree},
         findings::{Notes, UPLOAD_AGAIN},
         names,
         probe::{Probe, Problem, note_problem},
@@ -60,10 +60,11 @@ impl Parse for Description {
 
 pub(super) fn check(evidence: &Evidence, notes: &mut Notes) {
     extents(evidence, notes);
+    let is_read = unread(evidence, notes);
     for (_, file) in evidence.tree.iter().filter(|(_, file)| names::base(&file.path) == TREE) {
         let folder = names::folder(&file.path);
         if database_is_there(evidence, folder, &file.path, notes) {
-            parameters(evidence, folder, &file.path, notes);
+            parameters(evidence, folder, &file.path, is_read, notes);
         }
     }
     without_tree(evidence, notes);
@@ -71,6 +72,25 @@ pub(super) fn check(evidence: &Evidence, notes: &mut Notes) {
         let path = &evidence.tree.file(file).path;
         missing_chunk(evidence, names::folder(path), array, path, notes);
     }
+}
+
+/// Whether all of the databases was read; what was not is told.
+fn unread(evidence: &Evidence, notes: &mut Notes) -> bool {
+    let databases = &evidence.databases;
+    for folder in databases.roots.iter().filter(|_| databases.overfull).take(SHOWN) {
+        let path = format!("{folder}{MANIFEST}");
+        let message = format!(
+            "the database of {} was not judged: it and the others have more than {} entries in all",
+            names::shown(&path),
+            Ledger::LIMIT
+        );
+        notes.warn(Reason::Corrupt, Some(&path), message);
+    }
+    let unread = databases.unread(&evidence.tree);
+    for (path, why) in unread.iter().take(SHOWN) {
+        notes.warn(Reason::Corrupt, Some(path), format!("{} was not read to its end: {why}", names::shown(path)));
+    }
+    unread.is_empty() && !databases.overfull && !databases.partial && databases.broken.is_empty()
 }
 
 /// A database of a saved tree has the tree beside it; before Orbax 0.4 that was a file `checkpoint`.
@@ -96,7 +116,7 @@ fn without_tree(evidence: &Evidence, notes: &mut Notes) {
 fn database_is_there(evidence: &Evidence, folder: &str, path: &str, notes: &mut Notes) -> bool {
     let tree = &evidence.tree;
     let manifest = format!("{folder}{MANIFEST}");
-    let below = || tree.iter().filter_map(|(_, file)| file.path.strip_prefix(folder));
+    let below = || tree.below(folder).filter_map(|(_, file)| file.path.strip_prefix(folder));
     let zarr = below().any(|name| DESCRIPTIONS.contains(&names::base(name)));
     let data = || below().any(|name| name.starts_with("d/") || name.contains("/d/"));
     let (shown, path) = (names::shown(&manifest), names::shown(path));
@@ -131,12 +151,16 @@ fn extents(evidence: &Evidence, notes: &mut Notes) {
             continue;
         };
         let size = evidence.tree.file(file).size;
-        if extent.end > size {
+        let message = if extent.end > size {
             let end = extent.end;
-            let message =
-                format!("{shown} is truncated: it has {size} bytes, its items end at byte {end}; {UPLOAD_AGAIN}");
-            notes.fatal(Reason::Corrupt, Some(path), message);
-        }
+            format!("{shown} is truncated: it has {size} bytes, its items end at byte {end}; {UPLOAD_AGAIN}")
+        } else if extent.read > size {
+            let read = extent.read;
+            format!("{shown} is damaged: {MANIFEST} places nodes of {read} bytes in its {size} bytes; {UPLOAD_AGAIN}")
+        } else {
+            continue;
+        };
+        notes.fatal(Reason::Corrupt, Some(path), message);
     }
     for (path, problem) in databases.broken.iter().take(SHOWN) {
         let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(path));
@@ -145,37 +169,35 @@ fn extents(evidence: &Evidence, notes: &mut Notes) {
 }
 
 /// Every parameter of the tree has its array. Where the names agree in nothing, they are made in a way that is not known here.
-fn parameters(evidence: &Evidence, folder: &str, path: &str, notes: &mut Notes) {
+fn parameters(evidence: &Evidence, folder: &str, path: &str, all: bool, notes: &mut Notes) {
     let Some(parameters) = evidence.tree.find(path).and_then(|file| evidence.get::<Parameters>(file)) else { return };
-    let mut arrays: BTreeMap<&str, u64> = BTreeMap::new();
-    for ((database, name), stored) in &evidence.databases.arrays {
-        if database == folder
-            && let Some(array) = &stored.array
-        {
-            arrays.insert(name, stored.chunks);
-            if let Some(expected) =
-                array.chunks().filter(|expected| parameters.every_chunk && stored.chunks < *expected)
-            {
-                let message = format!(
-                    "the array {:?} of {} has {} of its {expected} chunks; upload the folder again",
-                    names::shown(name),
-                    names::shown(folder),
-                    stored.chunks
-                );
-                notes.fatal(Reason::Incomplete, Some(folder), message);
-            }
+    // Whether the databases were read to their end, and every array has its description.
+    let (mut arrays, mut is_read) = (BTreeSet::new(), all);
+    let stored = evidence.databases.arrays.range((folder.to_owned(), String::new())..);
+    for ((_, name), stored) in stored.take_while(|((database, _), _)| database == folder) {
+        let Some(array) = &stored.array else {
+            is_read = false;
+            continue;
+        };
+        arrays.insert(name.as_str());
+        let few = array.chunks().filter(|expected| parameters.every_chunk && stored.chunks < *expected);
+        if let Some(expected) = few.filter(|_| all) {
+            let message = format!(
+                "the array {:?} of {} has {} of its {expected} chunks; upload the folder again",
+                names::shown(name),
+                names::shown(folder),
+                stored.chunks
+            );
+            notes.fatal(Reason::Incomplete, Some(folder), message);
         }
     }
-    for (_, file) in evidence.tree.iter().filter(|(_, file)| DESCRIPTIONS.contains(&names::base(&file.path))) {
+    for (_, file) in evidence.tree.below(folder).filter(|(_, file)| DESCRIPTIONS.contains(&names::base(&file.path))) {
         let described = names::folder(&file.path).trim_end_matches('/');
-        arrays.extend(described.strip_prefix(folder).map(|name| (name, 0)));
+        arrays.extend(described.strip_prefix(folder));
     }
+    let missing: BTreeSet<&String> = parameters.names.iter().filter(|name| !arrays.contains(name.as_str())).collect();
     // What could not be read has been said already.
-    let unread = !evidence.databases.broken.is_empty()
-        || evidence.databases.arrays.values().any(|stored| stored.array.is_none());
-    let missing: BTreeSet<&String> =
-        parameters.names.iter().filter(|name| !arrays.contains_key(name.as_str())).collect();
-    if unread || arrays.is_empty() || missing.len() == parameters.names.len() || parameters.ocdbt.is_none() {
+    if !is_read || arrays.is_empty() || missing.len() == parameters.names.len() || parameters.ocdbt.is_none() {
         return;
     }
     for name in missing.into_iter().take(SHOWN) {
@@ -194,7 +216,7 @@ fn missing_chunk(evidence: &Evidence, folder: &str, array: &Array, path: &str, n
     let around = names::folder(folder.trim_end_matches('/'));
     let tree = evidence.tree.find(&format!("{around}{TREE}")).and_then(|file| evidence.get::<Parameters>(file));
     let Some(expected) = array.chunks() else { return };
-    let there = evidence.tree.iter().filter(|(_, file)| file.path.starts_with(folder)).count().saturating_sub(1) as u64;
+    let there = evidence.tree.below(folder).count().saturating_sub(1) as u64;
     if there >= expected || tree.is_none_or(|tree| !tree.every_chunk) {
         return;
     }

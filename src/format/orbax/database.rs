@@ -42,6 +42,10 @@ pub(in crate::format) struct Databases {
     pub(super) broken: BTreeSet<(String, String)>,
     /// Folders of databases whose roots were read.
     pub(super) roots: BTreeSet<String>,
+    /// Whether there was more than is remembered, so that nothing more is read.
+    pub(super) overfull: bool,
+    /// Whether a node was too large to be read.
+    pub(super) partial: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +60,8 @@ enum Wanted {
 pub(super) struct Extent {
     pub end: u64,
     pub items: u64,
+    /// Bytes of the nodes and descriptions in it. They never share bytes, so they are no more than the file has.
+    pub read: u64,
 }
 
 /// An array of a database.
@@ -98,8 +104,9 @@ fn is_current(tree: &Tree, file: usize) -> bool {
     let folder = names::folder(path);
     let newer =
         |other: &str| names::folder(other) == folder && is_numbered(names::base(other)) && other > path.as_str();
+    let beside = format!("{folder}manifest.");
     let merged = names::base(folder.trim_end_matches('/')).starts_with(super::PROCESS);
-    !merged && (!is_numbered(names::base(path)) || !tree.iter().any(|(_, file)| newer(&file.path)))
+    !merged && (!is_numbered(names::base(path)) || !tree.below(&beside).any(|(_, file)| newer(&file.path)))
 }
 
 /// `manifest.0000000000000001`
@@ -109,18 +116,48 @@ fn is_numbered(name: &str) -> bool {
 }
 
 impl Databases {
-    fn extend(&mut self, folder: &str, place: &Place) {
+    fn extend(&mut self, folder: &str, place: &Place) -> &mut Extent {
         let extent = self.extents.entry(format!("{folder}{}", place.path)).or_default();
         extent.end = extent.end.max(place.offset.saturating_add(place.length));
         extent.items += 1;
+        extent
     }
 
     fn want(&mut self, folder: &str, place: Place, wanted: Wanted) {
-        self.extend(folder, &place);
         let key = (folder.to_owned(), place);
-        if !self.done.contains(&key) {
-            self.wanted.entry(key).or_insert(wanted);
+        let known = self.done.contains(&key) || self.wanted.contains_key(&key);
+        let extent = self.extend(folder, &key.1);
+        if !known {
+            extent.read = extent.read.saturating_add(key.1.length);
+            self.wanted.insert(key, wanted);
         }
+    }
+
+    /// Nodes and descriptions that were not read although they lie in a file that is long enough: the file, and why.
+    pub(super) fn unread(&self, tree: &Tree) -> BTreeMap<String, String> {
+        let mut unread = BTreeMap::new();
+        for (folder, place) in self.wanted.keys().filter(|_| !self.overfull) {
+            let path = format!("{folder}{}", place.path);
+            let Some(file) = tree.find(&path).filter(|file| self.is_apart(&path, tree.file(*file).size)) else {
+                continue;
+            };
+            if place.offset.saturating_add(place.length) <= tree.file(file).size {
+                let (length, at) = (place.length, place.offset);
+                let why = if length > LIMIT { format!(", more than {LIMIT}") } else { " and lies too deep".to_owned() };
+                unread.entry(path).or_insert_with(|| format!("what lies at byte {at} of it has {length} bytes{why}"));
+            }
+        }
+        unread
+    }
+
+    /// Whether what is to be read of a file can be in it without sharing bytes.
+    fn is_apart(&self, path: &str, size: u64) -> bool {
+        self.extents.get(path).is_none_or(|extent| extent.read <= size)
+    }
+
+    /// How far the nodes came depends on the order of the answers, so nothing of them is kept.
+    fn overflow(&mut self) {
+        *self = Self { overfull: true, roots: std::mem::take(&mut self.roots), ..Self::default() };
     }
 
     fn describe(&mut self, folder: &str, name: String, path: &str, bytes: &[u8]) {
@@ -134,22 +171,18 @@ impl Databases {
 
     fn leaf(&mut self, folder: &str, path: &str, entries: Vec<(Vec<u8>, Value)>) {
         for (key, value) in entries {
-            if let Value::Placed(place) = &value {
+            let key = String::from_utf8(key).ok();
+            let found = key.as_deref().and_then(split);
+            if let (Value::Placed(place), Some((_, false)) | None) = (&value, found) {
                 self.extend(folder, place);
             }
-            let Ok(key) = String::from_utf8(key) else { continue };
-            let Some((name, description)) = split(&key) else { continue };
+            let Some((name, description)) = found else { continue };
             let name = name.to_owned();
             let stored = self.arrays.entry((folder.to_owned(), name.clone())).or_default();
             match (description, value) {
                 (false, _) => stored.chunks += 1,
                 (true, Value::Inline(bytes)) => self.describe(folder, name, path, &bytes),
-                (true, Value::Placed(place)) => {
-                    let key = (folder.to_owned(), place);
-                    if !self.done.contains(&key) {
-                        self.wanted.entry(key).or_insert(Wanted::Array(name));
-                    }
-                }
+                (true, Value::Placed(place)) => self.want(folder, place, Wanted::Array(name)),
             }
         }
     }
@@ -179,11 +212,15 @@ pub(super) fn split(key: &str) -> Option<(&str, bool)> {
 /// The next level: nodes that were named, and descriptions of arrays.
 pub(super) fn deepen(evidence: &Evidence) -> Vec<FileProbe> {
     let databases = &evidence.databases;
+    if databases.overfull {
+        return Vec::new();
+    }
     let mut by_file: BTreeMap<usize, Vec<Item>> = BTreeMap::new();
     for ((folder, place), wanted) in &databases.wanted {
-        let Some(file) = evidence.tree.find(&format!("{folder}{}", place.path)) else { continue };
-        let end = place.offset.saturating_add(place.length);
-        if end <= evidence.tree.file(file).size && place.length <= LIMIT {
+        let path = format!("{folder}{}", place.path);
+        let Some(file) = evidence.tree.find(&path) else { continue };
+        let (end, size) = (place.offset.saturating_add(place.length), evidence.tree.file(file).size);
+        if end <= size && place.length <= LIMIT && databases.is_apart(&path, size) {
             let item = Item { folder: folder.clone(), place: place.clone(), wanted: wanted.clone() };
             by_file.entry(file).or_default().push(item);
         }
@@ -219,6 +256,7 @@ struct Pieces {
     bytes: Vec<u8>,
     items: Vec<Item>,
     found: Vec<Parsed<Found>>,
+    overfull: bool,
 }
 
 enum Found {
@@ -228,7 +266,7 @@ enum Found {
 
 impl Pieces {
     fn new(range: Range<u64>, items: Vec<Item>) -> Self {
-        Self { range, bytes: Vec::new(), items, found: Vec::new() }
+        Self { range, bytes: Vec::new(), items, found: Vec::new(), overfull: false }
     }
 
     fn read(&self, item: &Item) -> Parsed<Found> {
@@ -252,12 +290,15 @@ impl Probe for Pieces {
     fn take(&mut self, bytes: &[u8], ledger: &mut Ledger) {
         self.bytes.extend_from_slice(bytes);
         if self.next().is_none() {
-            self.found = self.items.iter().map(|item| self.read(item)).collect();
-            for found in &self.found {
-                ledger.charge(match found {
-                    Ok(Found::Node(node)) => node.weight(),
-                    _ => 1,
-                });
+            for item in &self.items {
+                let found = self.read(item);
+                let weight = if let Ok(Found::Node(node)) = &found { node.weight() } else { 1 };
+                // What is too much is not kept until the others were read.
+                if !ledger.take_entries(weight) {
+                    self.overfull = true;
+                    break;
+                }
+                self.found.push(found);
             }
         }
     }
@@ -269,6 +310,9 @@ impl Probe for Pieces {
     fn finish(self: Box<Self>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         let path = evidence.tree.file(file).path.clone();
         let databases = &mut evidence.databases;
+        if self.overfull || databases.overfull {
+            return databases.overflow();
+        }
         let mut found = self.found.into_iter();
         let mut unread = Vec::new();
         for Item { folder, place, wanted } in self.items {
@@ -285,7 +329,10 @@ impl Probe for Pieces {
                 (Some(Ok(Found::Description(bytes))), Wanted::Array(name)) => {
                     databases.describe(&folder, name, &path, &bytes);
                 }
-                (Some(Err(Stop::TooLarge(problem))), _) => unread.push(Problem::TooLarge(problem)),
+                (Some(Err(Stop::TooLarge(problem))), _) => {
+                    databases.partial = true;
+                    unread.push(Problem::TooLarge(problem));
+                }
                 (Some(Err(Stop::Bad(problem))), _) => {
                     databases
                         .broken
@@ -299,3 +346,6 @@ impl Probe for Pieces {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

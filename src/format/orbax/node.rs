@@ -3,6 +3,7 @@
 
 use super::super::{
     compression::{self, Compression},
+    evidence::Ledger,
     window::{Parsed, Stop, Window},
 };
 
@@ -295,9 +296,12 @@ impl<'a> Reader<'a> {
         Err(Stop::bad("a number in it does not end"))
     }
 
-    /// How many entries follow; every one takes at least a byte.
+    /// How many entries follow; every one takes at least a byte, and many more in memory.
     fn count(&mut self) -> Parsed<usize> {
         let count = self.varint()?;
+        if count > Ledger::LIMIT {
+            return Err(Stop::TooLarge(format!("it announces {count} entries, more than {}", Ledger::LIMIT)));
+        }
         let left = self.bytes.len() - self.at;
         usize::try_from(count)
             .ok()

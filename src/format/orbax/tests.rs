@@ -9,10 +9,10 @@ use crate::format::{Verdict, window::Stop};
 const DATA: &str = "d/0123456789abcdef0123456789abcdef";
 const COMMIT: &str = r#"{"item_handlers": "x", "metrics": {"loss": 0.5}, "init_timestamp_nsecs": 1, "commit_timestamp_nsecs": 2,
     "custom_metadata": {"step": 7, "epoch": 1.5}}"#;
-const NODE: [u8; 4] = [0x0C, 0xDB, 0x20, 0xDE];
+pub(super) const NODE: [u8; 4] = [0x0C, 0xDB, 0x20, 0xDE];
 
 /// A manifest or node with its header and checksum.
-fn wrapped(magic: [u8; 4], body: &[u8]) -> Vec<u8> {
+pub(super) fn wrapped(magic: [u8; 4], body: &[u8]) -> Vec<u8> {
     let mut bytes = magic.to_vec();
     bytes.extend((body.len() as u64 + 18).to_le_bytes());
     bytes.extend([0, 0]);
@@ -37,7 +37,7 @@ fn files() -> Vec<u8> {
 }
 
 /// A leaf whose first keys have values in the file at the offset zero, and the last one in itself.
-fn leaf(placed: &[(&str, usize, usize)], inline: &[(&str, &[u8])]) -> Vec<u8> {
+pub(super) fn leaf(placed: &[(&str, usize, usize)], inline: &[(&str, &[u8])]) -> Vec<u8> {
     let keys: Vec<&str> = placed.iter().map(|entry| entry.0).chain(inline.iter().map(|entry| entry.0)).collect();
     let mut body = [&[0][..], &files(), &[byte(keys.len())]].concat();
     body.extend(vec![0; keys.len() - 1]);

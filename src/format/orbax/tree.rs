@@ -12,7 +12,7 @@ use super::super::{
 
 /// The largest tree that is read, in bytes: some 30,000 parameters.
 const LIMIT: u64 = 16 << 20;
-const LIMITS: Limits = Limits { depth: 64, text: 16 << 10, python: true };
+const LIMITS: Limits = Limits { depth: 64, text: 16 << 10, python: true, halves: false };
 /// Kinds of values that are stored as arrays.
 const ARRAYS: [&str; 3] = ["jax.Array", "np.ndarray", "scalar"];
 

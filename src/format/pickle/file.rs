@@ -10,9 +10,9 @@ use super::{
         table::Family,
         window::{Parse, Parsed, Stop, Window, WindowProbe},
     },
-    judge_all, judge_named,
+    attribute, judge_all, judge_named,
 };
-use crate::contract::{Format, PickleTier, Reason};
+use crate::contract::{Contents, Format, PickleTier, Reason};
 
 /// Compressed files without a pickle's name are looked into up to this size, in bytes.
 const LOOKED_INTO: u64 = 1 << 20;
@@ -22,6 +22,7 @@ pub(in crate::format) const FAMILY: Family = Family {
     claims: |evidence| evidence.all::<IsPickle>().next().is_some(),
     places: |evidence| evidence.all::<IsPickle>().map(|(file, _)| evidence.tree.file(file).path.clone()).collect(),
     sniff,
+    describe,
     judged: "what pickles import, also compressed",
     ..Family::of(Format::Pickle)
 };
@@ -41,6 +42,18 @@ fn joblib(evidence: &Evidence) -> impl Iterator<Item = &str> {
 
 /// The file is a pickle and nothing more special.
 struct IsPickle;
+
+/// The version of scikit-learn that every estimator of it carries (`BaseEstimator.__getstate__`).
+struct Sklearn(String);
+
+const SKLEARN: &str = "sklearn";
+const SKLEARN_VERSION: &str = "_sklearn_version";
+
+fn describe(evidence: &Evidence, contents: &mut Contents) {
+    let Some((_, Sklearn(version))) = evidence.all::<Sklearn>().next() else { return };
+    contents.framework = contents.framework.take().or_else(|| Some(format!("{SKLEARN} {version}")));
+    contents.versions.entry(SKLEARN.to_owned()).or_insert_with(|| version.clone());
+}
 
 /// A file that is a pickle by its first bytes or its name, or that may be one.
 struct PickleFile {
@@ -72,28 +85,48 @@ fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
     Some(WindowProbe::boxed(PickleFile { marked: magic::is_marked_pickle(start), named, packed }, size, start))
 }
 
-impl Parse for PickleFile {
-    type Output = Option<PickleFact>;
+impl PickleFile {
+    fn judge(&self, window: &Window<'_>, place: &str) -> Parsed<Output> {
+        let fact = if self.named { judge_named(window, place)? } else { judge_all(window, place)? };
+        // What makes nothing but plain data is no estimator.
+        let is_whole = fact.as_ref().is_some_and(|fact| fact.broken.is_none() && fact.tier > PickleTier::TensorsOnly);
+        let version = if is_whole { attribute(window, SKLEARN_VERSION)? } else { None };
+        Ok(Output { fact, version })
+    }
+}
 
-    fn parse(&self, file: &Window<'_>) -> Parsed<Self::Output> {
-        let Some(packed) = self.packed else {
-            return if self.named { judge_named(file, "") } else { judge_all(file, "") };
-        };
+/// What a pickle comes to.
+#[derive(Default)]
+struct Output {
+    fact: Option<PickleFact>,
+    version: Option<String>,
+}
+
+impl Parse for PickleFile {
+    type Output = Output;
+
+    fn parse(&self, file: &Window<'_>) -> Parsed<Output> {
+        let Some(packed) = self.packed else { return self.judge(file, "") };
         // Data that is named as something else is only asked for its beginning: a corpus is no checkpoint.
         if !self.named && file.len() > LOOKED_INTO {
-            return Ok(None);
+            return Ok(Output::default());
         }
         let content = match compression::unpack(file, packed) {
-            Err(Stop::Bad(_) | Stop::TooLarge(_)) if !self.named => return Ok(None),
+            Err(Stop::Bad(_) | Stop::TooLarge(_)) if !self.named => return Ok(Output::default()),
             content => content?,
         };
-        let content = Window::of_bytes(&content);
-        if self.named { judge_named(&content, "compressed data") } else { judge_all(&content, "compressed data") }
+        self.judge(&Window::of_bytes(&content), "compressed data")
     }
 
-    fn finish(self, outcome: Result<Self::Output, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
+    fn finish(self, outcome: Result<Output, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         let path = evidence.tree.file(file).path.clone();
         let certain = names::is_certain_pickle(&path);
+        let outcome = outcome.map(|Output { fact, version }| {
+            if let Some(version) = version {
+                evidence.put(file, Sklearn(version));
+            }
+            fact
+        });
         let fact = match outcome {
             Err(Problem::Foreign) => return,
             Ok(None) if !certain => return,

@@ -55,6 +55,8 @@ impl Limits {
     pub(super) const JUMPS: u32 = 256;
 }
 
+/// The largest window that is read twice, in bytes.
+const RETURNED_TO: u64 = 16 << 20;
 /// The most streams one after another.
 const STREAMS: usize = 4096;
 /// The most levels of pickles in bytes of pickles.
@@ -135,6 +137,20 @@ pub(super) fn read(window: &Window<'_>, at: u64, limits: &Limits) -> Parsed<Stre
 /// `Need` and `TooLarge`.
 pub(super) fn judge_all(window: &Window<'_>, place: &str) -> Parsed<Option<PickleFact>> {
     judge(window, place, Context::default())
+}
+
+/// A text among the attributes of what the first stream builds. It is read once more for it, so only a window that was judged and
+/// is not large is asked.
+///
+/// # Errors
+/// `Need` and `TooLarge`.
+pub(super) fn attribute(window: &Window<'_>, name: &str) -> Parsed<Option<String>> {
+    if window.len() > RETURNED_TO {
+        return Ok(None);
+    }
+    let stream = follow(window, 0, &Limits::WHOLE, 0, &mut None)?;
+    let attribute = stream.root.and_then(|root| stream.values.attribute(root, name));
+    Ok(attribute.and_then(|attribute| stream.values.text(attribute)).map(super::evidence::fact))
 }
 
 /// As [`judge_all`], for a window that is a pickle by its name: one that cannot be followed is code.

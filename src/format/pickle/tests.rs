@@ -311,3 +311,20 @@ const PIECES: &[&[u8]] = &[
     b"L5L\n",
     b"\x8a\x00",
 ];
+
+#[test]
+fn estimators_tell_the_version_of_their_library() {
+    let state = |key: &str| {
+        let object = Assembler::protocol(2).global("sklearn.linear_model", "LinearRegression").raw(b")\x81}");
+        object.text(key).text("1.9.1").raw(b"sb").stop()
+    };
+    for (name, key, expected) in [
+        ("m.pkl", "_sklearn_version", Some("sklearn 1.9.1")),
+        ("m.joblib", "_sklearn_version", Some("sklearn 1.9.1")),
+        ("m.pkl", "version", None),
+    ] {
+        let verdict = crate::format::tests::Folder::new([(name, state(key))]).judge();
+        assert_eq!(verdict.contents.framework.as_deref(), expected, "{name} {key}: {}", verdict.message);
+        assert_eq!(verdict.contents.versions.contains_key("sklearn"), expected.is_some());
+    }
+}

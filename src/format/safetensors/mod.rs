@@ -25,7 +25,7 @@ const MAX_HEADER: u64 = 100_000_000;
 /// What is read first: nearly every header fits.
 const FIRST_READ: u64 = 64 << 10;
 /// Levels as in the reference reader's JSON; names of tensors are bounded so that one read can fetch them.
-const LIMITS: Limits = Limits { depth: 127, text: 16 << 10, python: false };
+const LIMITS: Limits = Limits { depth: 127, text: 16 << 10, python: false, halves: false };
 
 /// One or more safetensors files.
 pub(super) const FAMILY: Family = Family {

@@ -75,6 +75,18 @@ fn operations_that_reach_out_are_code() {
 }
 
 #[test]
+fn operations_of_libraries_hide_no_others() {
+    let mut model = Model::default();
+    for number in 0..2 * NAMED {
+        model.operation(&format!("Own>Op{number}"));
+    }
+    assert_eq!(model.operations.len(), NAMED);
+    model.operation("WriteFile");
+    let code = model.code();
+    assert!(code.contains(&(true, "operations that reach for files, the network or Python (WriteFile)".to_owned())));
+}
+
+#[test]
 fn the_text_form_is_read() {
     let text = |operation: &str| {
         format!(

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, ops::Range};
 use super::{
     super::{
         counts::Counts,
+        evidence::Ledger,
         names,
         protobuf::{Budget, Fields, Value},
         window::{Parsed, Stop, Window},
@@ -41,6 +42,7 @@ const STEPS: [&str; 4] = ["global_step", "iterations", "_iterations", "step"];
 /// Bytes of a tensor, or of a slice of one.
 #[derive(Clone, Debug)]
 pub(super) struct Extent {
+    /// Shortened: what keys share stands once in the table, and is repeated in memory for each of them.
     pub name: String,
     pub kind: &'static Type,
     pub elements: u64,
@@ -68,6 +70,8 @@ pub(super) struct Bundle {
     pub counts: Counts,
     /// Data file, offset and size of the number of steps.
     pub step: Option<(u64, u64, u64)>,
+    /// What its entries count for among all that is remembered: one each, and more where their names are long.
+    pub weight: u64,
 }
 
 /// `BundleEntryProto`
@@ -97,8 +101,18 @@ struct Reader {
     bundle: Bundle,
     header: bool,
     sliced: BTreeMap<String, Sliced>,
-    whole: Vec<(String, &'static str, u64)>,
+    whole: Vec<Whole>,
     step: Option<usize>,
+    /// Exported Keras models list every variable twice.
+    twice: bool,
+}
+
+/// A tensor with weights.
+struct Whole {
+    kind: &'static str,
+    elements: u64,
+    /// Whether it is in the list of all variables.
+    listed: bool,
 }
 
 /// Reads an index.
@@ -138,6 +152,7 @@ impl Reader {
         let slice = slice_name(key);
         let name = String::from_utf8_lossy(slice.as_deref().unwrap_or(key)).into_owned();
         let shown = names::shown(&name);
+        self.weigh(if slice.is_some() || entry.slices > 0 { name.len() } else { shown.len() })?;
         let kind = types::of(entry.kind)
             .ok_or_else(|| Stop::Bad(format!("its tensor {shown:?} has the unknown type {}", entry.kind)))?;
         let elements = entry.dimensions.iter().try_fold(1u64, |product, size| product.checked_mul(*size));
@@ -145,12 +160,15 @@ impl Reader {
             .filter(|elements| *elements < 1 << 62)
             .ok_or_else(|| Stop::Bad(format!("its tensor {shown:?} has an impossible shape")))?;
         if slice.is_some() {
-            let whole = self.sliced.entry(name.clone()).or_default();
+            let whole = self.sliced.entry(name).or_default();
             whole.found += 1;
             whole.found_elements = whole.found_elements.saturating_add(elements);
         } else {
             self.note_step(&name, entry);
-            self.whole.push((name.clone(), kind.name, elements));
+            self.twice |= name.starts_with("variables/");
+            if is_weight(&name) && kind.name != types::TEXT {
+                self.whole.push(Whole { kind: kind.name, elements, listed: name.starts_with("_all_variables/") });
+            }
             if entry.slices > 0 {
                 let whole = self.sliced.entry(name).or_default();
                 (whole.elements, whole.slices) = (elements, entry.slices);
@@ -173,7 +191,17 @@ impl Reader {
             return Err(Stop::Bad(format!("its tensor {shown:?} ends nowhere")));
         }
         let Entry { shard, offset, size, crc, .. } = *entry;
-        self.bundle.extents.push(Extent { name, kind, elements, shard, offset, size, crc });
+        self.bundle.extents.push(Extent { name: shown, kind, elements, shard, offset, size, crc });
+        Ok(())
+    }
+
+    /// Counts an entry whose name is kept in this length.
+    fn weigh(&mut self, name: usize) -> Parsed<()> {
+        const USUAL: usize = 128;
+        self.bundle.weight += 1 + (name / USUAL) as u64;
+        if self.bundle.weight > Ledger::LIMIT {
+            return Err(Stop::TooLarge("its entries and their names are more than is read".to_owned()));
+        }
         Ok(())
     }
 
@@ -207,12 +235,8 @@ impl Reader {
                 )));
             }
         }
-        // Exported Keras models list every variable twice.
-        let twice = self.whole.iter().any(|(name, ..)| name.starts_with("variables/"));
-        for (name, dtype, elements) in &self.whole {
-            if is_weight(name) && *dtype != types::TEXT && !(twice && name.starts_with("_all_variables/")) {
-                self.bundle.counts.add(dtype, *elements);
-            }
+        for whole in self.whole.iter().filter(|whole| !(self.twice && whole.listed)) {
+            self.bundle.counts.add(whole.kind, whole.elements);
         }
         self.bundle.extents.sort_by_key(|extent| (extent.shard, extent.offset, extent.size));
         let mut before: Option<&Extent> = None;

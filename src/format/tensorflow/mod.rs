@@ -65,7 +65,7 @@ impl Parse for IndexFile {
     type Output = Option<Bundle>;
 
     fn remembered(bundle: &Option<Bundle>) -> u64 {
-        bundle.as_ref().map_or(0, |bundle| bundle.extents.len() as u64)
+        bundle.as_ref().map_or(0, |bundle| bundle.weight)
     }
 
     fn parse(&self, file: &Window<'_>) -> Parsed<Option<Bundle>> {

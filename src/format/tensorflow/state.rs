@@ -60,7 +60,15 @@ impl Parse for StateFile {
 
 /// The path of the index that a file names. Absolute paths are those of the machine that saved it, where it lay beside.
 fn index_path(folder: &str, latest: &str) -> String {
-    let local = if latest.starts_with('/') || latest.contains("://") { names::base(latest) } else { latest };
+    let drive = matches!(latest.as_bytes(), [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
+    let share = latest.starts_with("\\\\");
+    let local = if drive || share {
+        latest.rsplit(['/', '\\']).next().unwrap_or(latest)
+    } else if latest.starts_with('/') || latest.contains("://") {
+        names::base(latest)
+    } else {
+        latest
+    };
     format!("{folder}{}{INDEX}", local.trim_start_matches("./"))
 }
 

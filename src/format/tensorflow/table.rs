@@ -14,7 +14,7 @@ const FOOTER: usize = 48;
 /// A block's compression and checksum, in bytes.
 const TRAILER: usize = 5;
 /// The longest key, and all keys together, in bytes: prefixes make them longer than the table.
-const KEY: usize = 64 << 10;
+const KEY: usize = 4 << 10;
 const KEYS: usize = 128 << 20;
 
 /// CRC-32C of bytes that come in pieces.
@@ -137,8 +137,11 @@ fn block(
     while at < records.len() {
         let (shared, rest, length) = (varint(records, &mut at)?, varint(records, &mut at)?, varint(records, &mut at)?);
         let more = at.checked_add(rest).and_then(|end| records.get(at..end)).ok_or_else(damaged)?;
-        if shared > key.len() || shared + more.len() > KEY {
+        if shared > key.len() {
             return Err(damaged());
+        }
+        if shared + more.len() > KEY {
+            return Err(Stop::TooLarge(format!("a key of it has more than {KEY} bytes")));
         }
         key.truncate(shared);
         key.extend_from_slice(more);
@@ -243,6 +246,13 @@ pub(super) mod tests {
             bytes[at] ^= 4;
             assert!(read(&bytes).is_err(), "{at}");
         }
+    }
+
+    #[test]
+    fn keys_are_bounded() {
+        let key = [b'k'; KEY + 1];
+        assert!(read(&table(&[(&key[..KEY], vec![])], 9, 0)).is_ok());
+        assert!(matches!(read(&table(&[(&key, vec![])], 9, 0)), Err(Stop::TooLarge(text)) if text.contains("4096")));
     }
 
     #[test]

@@ -76,6 +76,9 @@ fn the_latest_is_there() {
         "truncated",
     );
     assert_good(&good().with("checkpoint", "notes of a person").judge());
+    for path in [r"C:\\train\\ckpt-12", "D:/train/ckpt-12", r"\\\\host\\train\\ckpt-12", "gs://bucket/train/ckpt-12"] {
+        assert_good(&good().with("checkpoint", format!("model_checkpoint_path: \"{path}\"\n")).judge());
+    }
 }
 
 #[test]

@@ -104,6 +104,12 @@ fn operators_of_libraries_are_code() {
     assert_eq!(verdict.contents.code, ["model.tflite: operators of another library, which has to be linked (MyOp)"]);
     let verdict = judge("model.tflite", model(custom("FlexReadFile")));
     assert_bad(&verdict, Reason::UnsafeCode, "model.tflite", "FlexReadFile");
+    let mut names = BTreeSet::new();
+    for number in 0..2 * NAMED {
+        note(&mut names, &format!("MyOp{number}"));
+    }
+    note(&mut names, "FlexWriteFile");
+    assert!(names.len() == NAMED + 1 && names.contains("FlexWriteFile"), "{names:?}");
 }
 
 proptest::proptest! {

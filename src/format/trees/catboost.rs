@@ -22,7 +22,7 @@ use crate::{
 const MAGIC: &[u8] = b"CBM1";
 /// The largest JSON model that is read, in bytes.
 const LIMIT: u64 = 256 << 20;
-const LIMITS: Limits = Limits { depth: 512, text: 64 << 10, python: true };
+const LIMITS: Limits = Limits { depth: 512, text: 64 << 10, python: true, halves: false };
 /// Keys of which one stands near the beginning of the JSON, and in no other JSON.
 const KEYS: [&[u8]; 4] = [b"\"float_features\"", b"\"oblivious_trees\"", b"\"scale_and_bias\"", b"\"ctr_data\""];
 

@@ -18,7 +18,7 @@ use crate::{
 
 /// The largest JSON model that is read, in bytes.
 const LIMIT: u64 = 64 << 20;
-const LIMITS: Limits = Limits { depth: 64, text: 1 << 20, python: true };
+const LIMITS: Limits = Limits { depth: 64, text: 1 << 20, python: true, halves: false };
 
 /// XGBoost models.
 pub(in crate::format) const FAMILY: Family = Family {

@@ -109,3 +109,20 @@ fn the_best_number_of_steps_is_taken() {
     );
     assert_eq!(step([b"save_counter/.ATTRIBUTES/VARIABLE_VALUE", b"step"]), Some((0, 8, 8)));
 }
+
+/// What keys share stands once in a block, so a small index may have long names in large numbers.
+#[test]
+fn names_that_an_index_repeats_are_shortened_and_weighed() {
+    let keys: Vec<Vec<u8>> =
+        (0..200).map(|number| [vec![b'k'; 4000], format!("{number:03}").into()].concat()).collect();
+    let entries: Vec<_> = keys.iter().map(|key| (key.as_slice(), entry(1, &[0], 0, 0, 0, 0))).collect();
+    let bundle = read(&index(1, &entries)).unwrap();
+    assert_eq!((bundle.extents.len(), bundle.weight), (200, 600));
+    assert!(bundle.extents.iter().all(|extent| extent.name.len() <= 256));
+    let short = read(&index(1, &[(b"a", entry(1, &[2], 0, 0, 8, 0))])).unwrap();
+    assert_eq!(short.weight, 1);
+    let mut reader = Reader::default();
+    reader.bundle.weight = Ledger::LIMIT - 1;
+    assert!(reader.weigh(100).is_ok());
+    assert!(matches!(reader.weigh(100), Err(Stop::TooLarge(_))));
+}
