@@ -101,12 +101,12 @@ impl Machine<'_> {
         let state = self.pop()?;
         let target = self.top()?;
         self.calls += 1;
+        if let Some(offence) = gadgets::state(&self.values, target, state) {
+            self.raise(PickleTier::Code, || offence);
+        }
         match self.values.get_mut(target) {
             Some(Value::Object(object)) => object.state = Some(state),
             _ => self.raise(PickleTier::Code, || "sets the state of something that is no object".to_owned()),
-        }
-        if let Some(offence) = gadgets::state(&self.values, target, state) {
-            self.raise(PickleTier::Code, || offence);
         }
         if let Some(next) = gap(&self.values, target, self.at)? {
             if next < self.at || next > self.window.len() {

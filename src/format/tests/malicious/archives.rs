@@ -49,13 +49,16 @@ fn gzip(content: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A joblib wrapper of one-byte numbers, up to the opcode that sets its state.
-fn wrapper(kind: &str, count: u8, alignment: &[u8]) -> Assembler {
-    Assembler::protocol(2)
-        .global("joblib.numpy_pickle", "NumpyArrayWrapper")
-        .raw(b")\x81}(")
+/// An object of joblib's wrapper.
+pub(super) fn made() -> Assembler {
+    Assembler::protocol(2).global("joblib.numpy_pickle", "NumpyArrayWrapper").raw(b")\x81")
+}
+
+/// Sets the state of what is on top: an array of this shape and these elements, up to the opcode that sets it.
+pub(super) fn described(made: Assembler, shape: &[u8], kind: &str, alignment: &[u8]) -> Assembler {
+    made.raw(b"}(")
         .text("shape")
-        .raw(&[b'K', count, 0x85])
+        .raw(shape)
         .text("dtype")
         .global("numpy", "dtype")
         .text(kind)
@@ -65,7 +68,12 @@ fn wrapper(kind: &str, count: u8, alignment: &[u8]) -> Assembler {
         .raw(b"ub")
 }
 
-const PAYLOAD: &[u8] = b"cos\nsystem\n(Vmarker\ntR.";
+/// A joblib wrapper of one-byte numbers, up to the opcode that sets its state.
+fn wrapper(kind: &str, count: u8, alignment: &[u8]) -> Assembler {
+    described(made(), &[b'K', count, 0x85], kind, alignment)
+}
+
+pub(super) const PAYLOAD: &[u8] = b"cos\nsystem\n(Vmarker\ntR.";
 
 pub(super) fn files() -> Vec<Case> {
     [zips(), arrays(), wrappers()].into_iter().flatten().collect()

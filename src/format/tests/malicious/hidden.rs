@@ -1,0 +1,80 @@
+//! Pickles that the usual ways of looking miss: behind joblib's arrays.
+
+use super::{
+    Case,
+    archives::{PAYLOAD, described, made},
+    case,
+};
+use crate::format::pickle::tests::Assembler;
+
+pub(super) fn files() -> Vec<Case> {
+    gaps()
+}
+
+/// Arrays that joblib passes over otherwise than they seem to lie.
+fn gaps() -> Vec<Case> {
+    let hidden = PAYLOAD[..PAYLOAD.len() - 1].to_vec();
+    let length = u32::try_from(hidden.len() + 1).unwrap().to_le_bytes();
+    // Joblib goes on behind the first five bytes, which take what follows for a text.
+    let swallowed = [b"X", &length[..], b"0", &hidden].concat();
+    let one = [b'K', 1, 0x85];
+    let state = b"(K\x03X\x01\0\0\0|NNNK\x06K\x01K\x00tb";
+    let sized = Assembler::protocol(2)
+        .global("joblib.numpy_pickle", "NumpyArrayWrapper")
+        .raw(b")\x81}(")
+        .text("shape")
+        .raw(&one)
+        .text("dtype")
+        .global("numpy", "dtype")
+        .text("S1")
+        .raw(b"\x85R")
+        .raw(state)
+        .raw(b"ub");
+    let class = |base: &str| {
+        Assembler::protocol(2)
+            .global("copyreg", "_reconstructor")
+            .global("joblib.numpy_pickle", "NumpyArrayWrapper")
+            .global("builtins", base)
+            .raw(b"N\x87R")
+    };
+    let grown = b"cbuiltins\nlist\nK\x05\x85\x85RK\x01a";
+    let set = b"\x8f(K\x05\x90";
+    let method = made().raw(b"}(").text("safe_get_numpy_array_alignment_bytes").global("builtins", "list");
+    let method = method.text("shape").raw(&[b'K', 5, 0x85]).text("dtype").global("numpy", "dtype").text("u1");
+    let odd = |id, stream: Assembler| {
+        case(id, "m.joblib", stream.raw(&swallowed).stop(), "a way that joblib does not")
+            .code()
+            .corrupt("joblib does not")
+    };
+    let code = |id, stream: Vec<u8>, words| case(id, "m.joblib", stream, words).code();
+    let reconstructor = Assembler::protocol(2)
+        .global("copyreg", "_reconstructor")
+        .global("transformers.training_args", "TrainingArguments")
+        .global("transformers.training_args", "TrainingArguments")
+        .text("marker")
+        .raw(b"\x87R");
+    vec![
+        code(
+            "joblib array whose wrapper another makes",
+            described(class("object"), &[b'K', 5, 0x85], "u1", b"N").raw(&swallowed).stop(),
+            "hands on joblib.numpy_pickle.NumpyArrayWrapper",
+        ),
+        code("constructor by the base of a class", reconstructor.stop(), "hands on transformers"),
+        code("joblib array of texts in two sizes", sized.raw(b"a").raw(&swallowed).stop(), "data type"),
+        odd("joblib array with a list for its shape", described(made(), grown, "u1", b"N")),
+        odd("joblib array with a set for its shape", described(made(), set, "u1", b"N")),
+        odd("joblib array with a method in its state", method.raw(b"\x85Rub")),
+        code(
+            "joblib array that is described twice",
+            described(
+                described(made().raw(b"q\x00"), &[b'K', 0, 0x85], "u1", b"N").raw(b"0h\x00"),
+                &[b'K', 4, 0x85],
+                "u1",
+                b"N",
+            )
+            .raw(b"\0\0\0\0")
+            .stop(),
+            "describes one array twice",
+        ),
+    ]
+}
