@@ -44,8 +44,12 @@ impl Machine<'_> {
         let (module, name, tier) = if renamed { (new_module, new_name, new_tier) } else { (module, name, old_tier) };
         self.raise(tier, || format!("imports {module}.{name}"));
         let (module, name) = (module.to_owned(), name.to_owned());
+        let import = || Import { module: module.clone(), name: name.clone(), tier };
         if self.imports.len() < IMPORTS {
-            self.imports.push(Import { module: module.clone(), name: name.clone(), tier });
+            self.imports.push(import());
+        } else if let Some(last) = self.imports.last_mut().filter(|last| last.tier < tier) {
+            // However many there are, the worst is among those that are remembered.
+            *last = import();
         }
         Value::Global { module, name }
     }
@@ -134,6 +138,8 @@ impl Machine<'_> {
             return Ok(());
         }
         let mut plain = self.clone();
+        // As many as are remembered may be there already: only its own are asked for.
+        plain.imports.clear();
         plain.limits = Limits { opcodes: self.opcodes + Limits::GUESS.opcodes, jump: 4 << 10, ..Limits::WHOLE };
         plain.limits.lenient = false;
         let ended = loop {
@@ -144,8 +150,7 @@ impl Machine<'_> {
                 Err(stop) => return Err(stop),
             }
         };
-        let imports = plain.imports.get(self.imports.len()..).unwrap_or_default();
-        let worst = imports.iter().max_by_key(|import| import.tier);
+        let worst = plain.imports.iter().max_by_key(|import| import.tier);
         if plain.hidden > self.hidden {
             self.raise(PickleTier::Dangerous, || "imports something whose name it hides in a raw array".to_owned());
         } else if let Some(import) = worst {

@@ -76,5 +76,38 @@ fn gaps() -> Vec<Case> {
             .stop(),
             "describes one array twice",
         ),
+        case(
+            "opcodes in a raw array behind many imports",
+            "m.pkl",
+            many(
+                &described(
+                    Assembler::bare().global("joblib.numpy_pickle", "NumpyArrayWrapper").raw(b")\x81"),
+                    &[b'K', u8::try_from(PAYLOAD.len() + 1).unwrap(), 0x85],
+                    "u1",
+                    b"N",
+                )
+                .raw(b"0")
+                .raw(PAYLOAD)
+                .stop(),
+            ),
+            "imports os.system in a raw array",
+        ),
+        case(
+            "opcodes in a raw array with many imports",
+            "m.pkl",
+            {
+                let array = [b"0".to_vec(), IMPORT.repeat(1100), PAYLOAD.to_vec()].concat();
+                let count = u16::try_from(array.len()).unwrap().to_le_bytes();
+                described(made(), &[b'M', count[0], count[1], 0x85], "u1", b"N").raw(&array).stop()
+            },
+            "imports os.system in a raw array",
+        ),
     ]
+}
+
+const IMPORT: &[u8] = b"ccollections\nOrderedDict\n0";
+
+/// The stream behind more imports than are remembered.
+fn many(stream: &[u8]) -> Vec<u8> {
+    [b"\x80\x02".to_vec(), IMPORT.repeat(1100), stream.to_vec()].concat()
 }
