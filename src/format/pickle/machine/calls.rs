@@ -166,8 +166,8 @@ impl Machine<'_> {
     /// Torch's loader knows storages. Whatever else it is asked for, only the program that wrote the stream knows.
     pub(super) fn persistent(&mut self, opcode: u8) -> Step<()> {
         let key = if opcode == b'P' {
-            let line = self.line()?;
-            self.values.push(Value::Text(line))
+            let line = self.short_line()?;
+            self.values.push(line.map_or(Value::Unknown, Value::Text))
         } else {
             self.pop()?
         };
