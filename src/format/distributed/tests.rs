@@ -2,7 +2,7 @@
 
 use super::super::tests::{Folder, assert_bad, assert_good, torch_file};
 use crate::{
-    contract::{Format, Reason, Validation},
+    contract::{Format, PickleTier, Reason, Validation},
     format::Verdict,
 };
 
@@ -24,7 +24,7 @@ fn what_torch_wrote_is_complete_and_safe() {
     assert_good(&verdict);
     let contents = verdict.contents;
     assert_eq!(contents.format, Some(Format::TorchDistributed));
-    assert_eq!(contents.pickle, Some(crate::contract::PickleTier::TensorsOnly));
+    assert_eq!(contents.pickle, Some(PickleTier::TensorsOnly));
     assert!(contents.tensors > Some(1) && contents.parameters > Some(10), "{contents:?}");
     let megatron = good().with("metadata.json", r#"{"sharded_backend": "torch_dist"}"#);
     assert_eq!(judge(&megatron).contents.format, Some(Format::MegatronDistributed));
@@ -73,4 +73,15 @@ fn leftovers_of_a_larger_world_are_named() {
     let verdict = judge(&good().with("__1_0.distcp", DATA));
     assert_good(&verdict);
     assert!(verdict.findings[0].message.contains("__1_0.distcp is left over"), "{:?}", verdict.findings);
+}
+
+#[test]
+fn metadata_that_is_too_large_is_no_damage() {
+    let large = [b"\x80\x02".to_vec(), vec![b']'; 5 << 20], b".".to_vec()].concat();
+    let folder = Folder::new([(".metadata", large), ("__0_0.distcp", DATA.to_vec())]);
+    let verdict = folder.judge();
+    assert_good(&verdict);
+    assert_eq!(verdict.contents.pickle, Some(PickleTier::Unchecked));
+    assert!(verdict.findings[0].message.contains(".metadata was not read to its end"), "{:?}", verdict.findings);
+    assert_bad(&judge(&folder), Reason::UnsafePickle, ".metadata", "was not checked");
 }

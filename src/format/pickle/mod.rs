@@ -49,6 +49,8 @@ impl Limits {
         Self { bytes: 48 << 20, opcodes: 20_000_000, memory: 24 << 20, jump: 1 << 20, lenient: true, script: false };
     /// For bytes that may be anything.
     pub const GUESS: Self = Self { bytes: 1 << 20, opcodes: 200_000, memory: 8 << 20, lenient: false, ..Self::WHOLE };
+    /// For the metadata of distributed checkpoints, which has objects for every chunk of every tensor.
+    pub const METADATA: Self = Self { memory: 192 << 20, ..Self::WHOLE };
     /// Longest text that is kept, in bytes.
     pub(super) const TEXT: u64 = 4 << 10;
     /// The most texts and arrays of one stream that are not fetched.
@@ -107,13 +109,15 @@ impl Stream {
 
 /// What is known of a window besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Context {
-    /// It is a pickle by its name, or because something loads it as one.
-    named: bool,
-    /// It lies in an archive of TorchScript.
-    script: bool,
-    /// In so many pickles it lies.
-    level: u32,
+pub(super) struct Context {
+    /// It is a pickle by its name, or because something loads it as one: one that cannot be followed is code.
+    pub named: bool,
+    /// It lies in an archive of TorchScript, whose own loader reads it.
+    pub script: bool,
+    /// It is the metadata of a distributed checkpoint.
+    pub metadata: bool,
+    /// In so many pickles and archives it lies.
+    pub level: u32,
 }
 
 /// Reads one stream from `at`. What a stream may do wrong is said in the stream.
@@ -150,7 +154,7 @@ pub(super) fn judge_named(window: &Window<'_>, place: &str) -> Parsed<Option<Pic
 /// # Errors
 /// `Need` and `TooLarge`.
 pub(super) fn judge_script(window: &Window<'_>, place: &str) -> Parsed<Option<PickleFact>> {
-    judge(window, place, Context { named: true, script: true, level: 0 })
+    judge(window, place, Context { named: true, script: true, ..Context::default() })
 }
 
 /// Reads and judges the one stream that begins at `at`, and the pickles in its bytes; what comes behind it is not looked at.
@@ -186,7 +190,11 @@ fn worse(worst: &mut Option<PickleFact>, fact: PickleFact) {
     }
 }
 
-fn judge(window: &Window<'_>, place: &str, context: Context) -> Parsed<Option<PickleFact>> {
+/// As [`judge_all`], with what is known of the window.
+///
+/// # Errors
+/// `Need` and `TooLarge`.
+pub(super) fn judge(window: &Window<'_>, place: &str, context: Context) -> Parsed<Option<PickleFact>> {
     let mut worst = None;
     let mut at = 0;
     for number in 0..STREAMS {
@@ -194,7 +202,8 @@ fn judge(window: &Window<'_>, place: &str, context: Context) -> Parsed<Option<Pi
             return Ok(worst);
         }
         let sure = is_marked(window, at)? || (context.named && number == 0);
-        let whole = Limits { script: context.script, ..Limits::WHOLE };
+        let most = if context.metadata { Limits::METADATA } else { Limits::WHOLE };
+        let whole = Limits { script: context.script, ..most };
         let limits = if sure { whole } else { Limits::GUESS };
         let mut arrays = None;
         let mut stream = follow(window, at, &limits, context.level, &mut arrays)?;
@@ -310,7 +319,7 @@ fn nested(window: &Window<'_>, stream: &Stream, place: &str, level: u32, worst: 
         let found = if loads && legacy::is_legacy(part.up_to(0, 64)?) {
             Some(legacy::fact(&part, &inner, level + 1)?)
         } else {
-            judge(&part, &inner, Context { named: loads, script: false, level: level + 1 })?
+            judge(&part, &inner, Context { named: loads, level: level + 1, ..Context::default() })?
         };
         match found {
             Some(fact) => worse(worst, fact),

@@ -223,6 +223,15 @@ fn compressed_pickles_are_never_clean() {
 }
 
 #[test]
+fn the_metadata_of_distributed_checkpoints_may_be_larger() {
+    let large = Assembler::protocol(2).raw(&vec![b']'; 800_000]).stop();
+    let window = Window::of_bytes(&large);
+    assert!(matches!(judge_named(&window, ""), Err(Stop::TooLarge(_))));
+    let found = judge(&window, "", Context { named: true, metadata: true, ..Context::default() });
+    assert_eq!(found.unwrap().unwrap().tier, PickleTier::None);
+}
+
+#[test]
 fn size_is_bounded() {
     let endless = Assembler::protocol(2).raw(&vec![b']'; 4 << 20]).stop();
     assert!(matches!(judge_all(&Window::of_bytes(&endless), ""), Err(Stop::TooLarge(_))));

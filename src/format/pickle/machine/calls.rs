@@ -51,7 +51,7 @@ impl Machine<'_> {
             // However many there are, the worst is among those that are remembered.
             *last = import();
         }
-        Value::Global { module, name }
+        Value::Global(Box::new((module, name)))
     }
 
     pub(super) fn call(&mut self, opcode: u8) -> Step<()> {

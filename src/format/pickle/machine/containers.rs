@@ -109,7 +109,7 @@ impl Machine<'_> {
             b'j' => self.little::<4>()?,
             _ => self.memo_key()?,
         };
-        if let Some(&id) = self.memo.get(&key) {
+        if let Some(id) = self.memo.get(key) {
             self.stack.push(id);
         } else {
             self.fault(|| format!("it takes {key} from its memo, where nothing is"))?;
@@ -143,7 +143,7 @@ impl Machine<'_> {
             b'q' => self.little::<1>()?,
             b'r' => self.little::<4>()?,
             b'p' => self.memo_key()?,
-            _ => self.memo.len() as u64,
+            _ => self.memo.len(),
         };
         let top = self.top()?;
         self.memo.insert(key, top);
