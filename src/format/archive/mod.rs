@@ -1,22 +1,26 @@
 //! Zip archives of every kind: what they are, pickles in their entries, and what their own format asks of them. Pure, no I/O.
 
 mod checksums;
+mod content;
 mod entries;
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
+
 use super::{
     evidence::{CodeFact, Evidence, PickleFact},
     findings::{Notes, UPLOAD_AGAIN},
-    keras, names, numpy,
+    keras, magic, names, numpy,
     probe::{Probe, Problem},
     table::Family,
     torch::tensors::Saved,
-    window::{Parse, Parsed, Window, WindowProbe},
+    window::{Parse, Parsed, Stop, Window, WindowProbe},
     zip::{self, Directory, Entry},
 };
 use crate::contract::{Depth, Format, PickleTier, Reason};
 
+use content::Asked;
 pub(super) use entries::Scan;
 
 /// What kind of archive it is.
@@ -73,7 +77,8 @@ pub(super) const SKOPS: Family = Family {
 /// A zip archive: every one is read here, whatever format it then belongs to.
 pub(super) fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
     let is_zip = start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06");
-    is_zip.then(|| WindowProbe::boxed(ArchiveFile { npz: names::has_extension(path, "npz") }, size, start))
+    let archive = ArchiveFile { npz: names::has_extension(path, "npz"), directory: OnceCell::new() };
+    is_zip.then(|| WindowProbe::boxed(archive, size, start))
 }
 
 /// Files of a kind.
@@ -98,17 +103,39 @@ pub(super) fn follow(evidence: &Evidence) -> Vec<(usize, Box<dyn Probe>)> {
     evidence.all::<Archive>().map(probe).collect()
 }
 
-/// The pickles of an archive within a file, such as an item of a distributed checkpoint.
+/// The pickles of a part of a file, such as an item of a distributed checkpoint.
 pub(super) fn item(window: &Window<'_>) -> Parsed<Scan> {
-    let mut scan = Scan::default();
     // Compressed by a transformation of the writer, it is a pickle all the same.
-    let found = entries::inner(window, "item.distcp", false, 0, &mut scan);
+    contents(window, "item.distcp", false)
+}
+
+/// The pickles of bytes under a name. `certain` when they must be a pickle or hold one.
+pub(super) fn contents(window: &Window<'_>, name: &str, certain: bool) -> Parsed<Scan> {
+    let mut scan = Scan::default();
+    let found = content::inner(window, name, Asked { named: certain, ..Asked::default() }, &mut scan);
     scan.keep(found)?;
     Ok(scan)
 }
 
+/// Whether bytes are an archive, an array or compressed data.
+pub(super) fn is_container(window: &Window<'_>) -> Parsed<bool> {
+    Ok(content::is_container(window.up_to(0, magic::SNIFF)?))
+}
+
+/// The most dangerous pickle of such bytes in a pickle, so many pickles deep. What cannot be read may hold any.
+pub(super) fn within(window: &Window<'_>, place: &str, level: u32) -> Parsed<Option<PickleFact>> {
+    let mut scan = Scan::default();
+    match content::inner(window, place, Asked { level, ..Asked::default() }, &mut scan) {
+        Err(Stop::Bad(problem) | Stop::TooLarge(problem)) => scan.note(entries::unchecked(&problem)),
+        found => found?,
+    }
+    Ok(scan.worst)
+}
+
 struct ArchiveFile {
     npz: bool,
+    /// Read once, however often the rest begins again.
+    directory: OnceCell<Directory>,
 }
 
 impl Parse for ArchiveFile {
@@ -119,28 +146,33 @@ impl Parse for ArchiveFile {
     }
 
     fn parse(&self, file: &Window<'_>) -> Parsed<Found> {
-        let directory = zip::directory(file)?;
-        let kind = entries::kind(&directory, self.npz);
+        let directory = if let Some(directory) = self.directory.get() {
+            directory
+        } else {
+            let directory = zip::directory(file)?;
+            self.directory.get_or_init(|| directory)
+        };
+        let kind = entries::kind(directory, self.npz);
         let mut found = Found { kind, ..Found::default() };
         let scan = &mut found.scan;
         match kind {
             Kind::Torch | Kind::TorchScript => {
-                entries::torch_disagreements(&directory, scan);
-                let torch = scan.keep(entries::torch(file, &directory, kind == Kind::TorchScript))?;
+                entries::torch_disagreements(directory, scan);
+                let torch = scan.keep(entries::torch(file, directory, kind == Kind::TorchScript))?;
                 (found.saved, found.unused) = torch.map_or((None, None), |torch| (Some(torch.saved), torch.unused));
             }
             Kind::Keras => {
-                found.keras = scan.keep(keras::archive(file, &directory))?;
+                found.keras = scan.keep(keras::archive(file, directory))?;
                 if let Some(model) = &found.keras {
                     found.code.clone_from(&model.code);
                     found.unused.clone_from(&model.unused);
                 }
             }
-            Kind::NumPy => found.counts = scan.keep(numpy::archive(file, &directory))?,
+            Kind::NumPy => found.counts = scan.keep(numpy::archive(file, directory))?,
             Kind::TorchExport | Kind::Skops | Kind::Other => {}
         }
-        entries::pickles(file, &directory, kind, 0, &mut found.scan)?;
-        found.directory = directory;
+        entries::pickles(file, directory, kind, 0, &mut found.scan)?;
+        found.directory = directory.clone();
         Ok(found)
     }
 

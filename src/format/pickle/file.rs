@@ -2,20 +2,18 @@
 
 use super::{
     super::{
+        archive::{self, Scan},
         compression::{self, Compression},
         evidence::{Evidence, PickleFact},
         findings::{Notes, UPLOAD_AGAIN},
         magic, names,
         probe::{Probe, Problem},
         table::Family,
-        window::{Parse, Parsed, Stop, Window, WindowProbe},
+        window::{Parse, Parsed, Window, WindowProbe},
     },
     judge_all, judge_named,
 };
 use crate::contract::{Format, PickleTier, Reason};
-
-/// Compressed files without a pickle's name are looked into up to this size, in bytes.
-const LOOKED_INTO: u64 = 1 << 20;
 
 /// Plain pickles.
 pub(in crate::format) const FAMILY: Family = Family {
@@ -47,71 +45,77 @@ struct PickleFile {
     /// Whether its first bytes are those of a pickle.
     marked: bool,
     named: bool,
+    /// Whether it must be a pickle, or an archive or array that may hold some.
+    certain: bool,
     packed: Option<Compression>,
 }
 
 /// Asked last of all formats: names decide only that what cannot be followed is not harmless.
 fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
     let named = magic::is_pickle_by_name(start, path);
-    let packed = compression::sniff(start, names::is_pickle(path));
+    let certain = names::is_certain_pickle(path);
+    // Loaders of joblib unpack whatever begins like compressed data, under any name.
+    let packed = compression::sniff(start, true);
     if packed.is_some() {
-        return Some(WindowProbe::boxed(
-            PickleFile { marked: false, named: names::is_pickle(path), packed },
-            size,
-            start,
-        ));
+        let file = PickleFile { marked: false, named: names::is_pickle(path), certain, packed };
+        return Some(WindowProbe::boxed(file, size, start));
     }
     let first = start.first().copied()?;
     // Compressed data and archives are told by their own magic, which an opcode's letter must not hide.
     if !named && !magic::is_marked_pickle(start) && magic::sniff(start, path, size) != magic::Magic::Other {
         return None;
     }
-    if !named && !names::is_certain_pickle(path) && !magic::is_marked_pickle(start) && !magic::may_begin_pickle(first) {
+    if !named && !certain && !magic::is_marked_pickle(start) && !magic::may_begin_pickle(first) {
         return None;
     }
-    Some(WindowProbe::boxed(PickleFile { marked: magic::is_marked_pickle(start), named, packed }, size, start))
+    let marked = magic::is_marked_pickle(start);
+    Some(WindowProbe::boxed(PickleFile { marked, named, certain, packed }, size, start))
 }
 
 impl Parse for PickleFile {
-    type Output = Option<PickleFact>;
+    type Output = Scan;
 
-    fn parse(&self, file: &Window<'_>) -> Parsed<Self::Output> {
-        let Some(packed) = self.packed else {
-            return if self.named { judge_named(file, "") } else { judge_all(file, "") };
-        };
-        // Data that is named as something else is only asked for its beginning: a corpus is no checkpoint.
-        if !self.named && file.len() > LOOKED_INTO {
-            return Ok(None);
+    fn parse(&self, file: &Window<'_>) -> Parsed<Scan> {
+        const PLACE: &str = "compressed data";
+        match self.packed {
+            None => {
+                let worst = if self.named { judge_named(file, "") } else { judge_all(file, "") }?;
+                Ok(Scan { worst, ..Scan::default() })
+            }
+            Some(packed) if self.named => {
+                let content = compression::unpack(file, packed)?;
+                archive::contents(&file.within(&content), PLACE, self.certain)
+            }
+            Some(_) => archive::contents(file, PLACE, false),
         }
-        let content = match compression::unpack(file, packed) {
-            Err(Stop::Bad(_) | Stop::TooLarge(_)) if !self.named => return Ok(None),
-            content => content?,
-        };
-        let content = Window::of_bytes(&content);
-        if self.named { judge_named(&content, "compressed data") } else { judge_all(&content, "compressed data") }
     }
 
-    fn finish(self, outcome: Result<Self::Output, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
+    fn finish(self, outcome: Result<Scan, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         let path = evidence.tree.file(file).path.clone();
-        let certain = names::is_certain_pickle(&path);
+        let followed = |problem: String| PickleFact {
+            tier: PickleTier::Code,
+            what: format!("cannot be followed to its end ({problem})"),
+            broken: Some(problem),
+        };
         let fact = match outcome {
             Err(Problem::Foreign) => return,
-            Ok(None) if !certain => return,
-            Ok(None) => PickleFact {
-                tier: PickleTier::Unchecked,
-                what: "has a pickle's name and unknown content".to_owned(),
-                broken: Some("it is no pickle, no archive and no array".to_owned()),
-            },
-            Ok(Some(fact)) => fact,
-            Err(Problem::Broken(problem)) => {
-                let what = format!("cannot be followed to its end ({problem})");
-                PickleFact { tier: PickleTier::Code, what, broken: Some(problem) }
-            }
+            Err(Problem::Broken(problem)) => followed(problem),
             Err(Problem::TooLarge(problem)) => {
                 PickleFact { tier: PickleTier::Unchecked, what: format!("was not checked ({problem})"), broken: None }
             }
+            Ok(scan) => match (scan.worst, scan.problems.into_iter().next()) {
+                (Some(fact), problem) => PickleFact { broken: fact.broken.clone().or(problem), ..fact },
+                (None, _) if !self.certain => return,
+                (None, Some(problem)) => followed(problem),
+                (None, None) if scan.known => return,
+                (None, None) => PickleFact {
+                    tier: PickleTier::Unchecked,
+                    what: "has a pickle's name and unknown content".to_owned(),
+                    broken: Some("it is no pickle, no archive and no array".to_owned()),
+                },
+            },
         };
-        if let Some(problem) = fact.broken.as_ref().filter(|_| certain || self.marked) {
+        if let Some(problem) = fact.broken.as_ref().filter(|_| self.certain || self.marked) {
             let message = format!("{} is damaged: {problem}; {UPLOAD_AGAIN}", names::shown(&path));
             notes.fatal(Reason::Corrupt, Some(&path), message);
         }

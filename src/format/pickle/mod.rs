@@ -19,6 +19,7 @@ pub(super) use values::{Value, ValueId, Values};
 use std::collections::BTreeMap;
 
 use super::{
+    archive,
     evidence::PickleFact,
     magic,
     torch::legacy,
@@ -59,8 +60,8 @@ impl Limits {
 
 /// The most streams one after another.
 const STREAMS: usize = 4096;
-/// The most levels of pickles in bytes of pickles.
-const NESTED: u32 = 3;
+/// The most levels of pickles in bytes of pickles, also in archives in them.
+const NESTED: u32 = 4;
 /// The most bytes objects of a stream that are looked into for pickles.
 const NESTED_BYTES: usize = 4096;
 
@@ -149,14 +150,6 @@ pub(super) fn judge_named(window: &Window<'_>, place: &str) -> Parsed<Option<Pic
     judge(window, place, Context { named: true, ..Context::default() })
 }
 
-/// As [`judge_named`], for the pickles that TorchScript's own loader reads.
-///
-/// # Errors
-/// `Need` and `TooLarge`.
-pub(super) fn judge_script(window: &Window<'_>, place: &str) -> Parsed<Option<PickleFact>> {
-    judge(window, place, Context { named: true, script: true, ..Context::default() })
-}
-
 /// Reads and judges the one stream that begins at `at`, and the pickles in its bytes; what comes behind it is not looked at.
 ///
 /// # Errors
@@ -201,7 +194,8 @@ pub(super) fn judge(window: &Window<'_>, place: &str, context: Context) -> Parse
         if at >= window.len() {
             return Ok(worst);
         }
-        let sure = is_marked(window, at)? || (context.named && number == 0);
+        let named = context.named && number == 0;
+        let sure = is_marked(window, at)? || named;
         let most = if context.metadata { Limits::METADATA } else { Limits::WHOLE };
         let whole = Limits { script: context.script, ..most };
         let limits = if sure { whole } else { Limits::GUESS };
@@ -212,9 +206,7 @@ pub(super) fn judge(window: &Window<'_>, place: &str, context: Context) -> Parse
             arrays = None;
             stream = follow(window, at, &Limits { lenient: false, ..whole }, context.level, &mut arrays)?;
         }
-        // Without a protocol's mark nearly any bytes begin like a pickle; only what imports and goes on is one.
-        let imports = stream.imports.iter().any(is_name) || stream.hidden > 0;
-        if !sure && stream.cut.is_none() && (!imports || (stream.problem.is_some() && stream.calls == 0)) {
+        if stream.cut.is_none() && !named && !is_pickle(window, at, &stream, sure)? {
             if number > 0 {
                 let rest = window.len() - at;
                 let what = format!("has {rest} bytes behind its pickle that are none{}", placed(place));
@@ -242,6 +234,22 @@ pub(super) fn judge(window: &Window<'_>, place: &str, context: Context) -> Parse
     let what = format!("holds more than {STREAMS} pickles, which is more than is read{}", placed(place));
     worse(&mut worst, PickleFact { tier: PickleTier::Code, what, broken: None });
     Ok(worst)
+}
+
+/// Whether what was followed is a pickle, when no name says so. Nearly any bytes begin like one without a protocol's mark; only what
+/// imports and goes on is one. With its two bytes a few files of numbers begin, too: what breaks behind it must import something by
+/// a name, or have done something before Python itself stops.
+fn is_pickle(window: &Window<'_>, at: u64, stream: &Stream, marked: bool) -> Parsed<bool> {
+    let imports = stream.imports.iter().any(is_name);
+    if !marked {
+        return Ok((imports || stream.hidden > 0) && (stream.problem.is_none() || stream.calls > 0));
+    }
+    if imports || stream.problem.is_none() {
+        return Ok(true);
+    }
+    let strict = machine::run(*window, at, &Limits::GUESS, &mut |_, _, _| Ok(None))?;
+    let acts = !strict.imports.is_empty() || strict.calls > 0 || strict.tier >= PickleTier::Dangerous;
+    Ok(acts || strict.problem.is_none())
 }
 
 /// What is too large to be read to its end is at least what was seen of it.
@@ -305,7 +313,8 @@ fn nested(window: &Window<'_>, stream: &Stream, place: &str, level: u32, worst: 
     let mut seen = 0;
     for (begin, (end, loads)) in all {
         let part = window.part(begin..end)?;
-        if !loads && !is_marked(&part, 0)? {
+        let marked = is_marked(&part, 0)?;
+        if !loads && !marked && !archive::is_container(&part)? {
             continue;
         }
         seen += 1;
@@ -315,11 +324,13 @@ fn nested(window: &Window<'_>, stream: &Stream, place: &str, level: u32, worst: 
             return Ok(());
         }
         let inner = format!("{}bytes", if place.is_empty() { String::new() } else { format!("{place}, in ") });
-        // As torch does: an archive by its mark, its old format by the number it begins with, else anything.
         let found = if loads && legacy::is_legacy(part.up_to(0, 64)?) {
+            // As torch does: its old format by the number that it begins with.
             Some(legacy::fact(&part, &inner, level + 1)?)
-        } else {
+        } else if loads || marked {
             judge(&part, &inner, Context { named: loads, level: level + 1, ..Context::default() })?
+        } else {
+            archive::within(&part, &inner, level + 1)?
         };
         match found {
             Some(fact) => worse(worst, fact),

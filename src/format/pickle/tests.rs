@@ -204,6 +204,11 @@ fn other_files_are_no_pickles() {
         b"GGUF\x03\0\0\0",
         b"\x80\x02\0\0\0\0\0\0{",
         b"\x89PNG\r\n\x1a\n",
+        // Numbers that begin like a protocol's mark.
+        b"\x80\x03\x12\xbe\x34\x56",
+        b"\x80\x00N\x3f\x00\x00\x80\x3f",
+        b"\x80\x05]\xff\xff\xff",
+        b"\x80\x02bR\x93o\xff",
     ] {
         assert_eq!(judged(bytes), None, "{bytes:?}");
     }

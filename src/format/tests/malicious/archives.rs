@@ -6,12 +6,12 @@ use super::{
     Case, case,
     streams::{call, system},
 };
-use crate::format::{pickle::tests::Assembler, zip::tests::archive};
+use crate::format::{pickle::tests::Assembler, tar::tests::archive as tar, zip::tests::archive};
 
 const DATA: &str = "archive/data.pkl";
 
 /// What `torch.save` would write, with this pickle in it.
-fn torch(pickle: &[u8]) -> Vec<u8> {
+pub(super) fn torch(pickle: &[u8]) -> Vec<u8> {
     archive(&[(DATA, pickle), ("archive/version", b"3\n")])
 }
 
@@ -37,13 +37,13 @@ fn with_gap(bytes: &[u8], gap: &[u8]) -> Vec<u8> {
     out
 }
 
-fn npy(header: &str, data: &[u8]) -> Vec<u8> {
+pub(super) fn npy(header: &str, data: &[u8]) -> Vec<u8> {
     let header = format!("{header}\n");
     let length = u16::try_from(header.len()).unwrap().to_le_bytes();
     [b"\x93NUMPY\x01\0", &length[..], header.as_bytes(), data].concat()
 }
 
-fn gzip(content: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()
@@ -182,6 +182,7 @@ fn zips() -> Vec<Case> {
             old(&[b"0N".repeat(300_000).get(1..).unwrap(), PAYLOAD]),
             "imports os.system",
         ),
+        case("tar in an archive", "a.zip", archive(&[("x", &tar(&[("y", PAYLOAD)]))]), "imports os.system in its y"),
         case("metadata of a distributed checkpoint", ".metadata", system(), "imports os.system").corrupt("no metadata"),
     ]
 }

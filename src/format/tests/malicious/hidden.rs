@@ -1,14 +1,17 @@
-//! Pickles that the usual ways of looking miss: behind joblib's arrays.
+//! Pickles that the usual ways of looking miss: behind joblib's arrays, in compressed files of any name, in archives in bytes.
+
+use std::io::Write;
 
 use super::{
     Case,
-    archives::{PAYLOAD, described, made},
+    archives::{PAYLOAD, described, gzip, made, npy, torch},
     case,
+    streams::system,
 };
-use crate::format::pickle::tests::Assembler;
+use crate::format::{pickle::tests::Assembler, tar::tests::archive as tar};
 
 pub(super) fn files() -> Vec<Case> {
-    gaps()
+    [gaps(), packed(), elsewhere()].into_iter().flatten().collect()
 }
 
 /// Arrays that joblib passes over otherwise than they seem to lie.
@@ -110,4 +113,80 @@ const IMPORT: &[u8] = b"ccollections\nOrderedDict\n0";
 /// The stream behind more imports than are remembered.
 fn many(stream: &[u8]) -> Vec<u8> {
     [b"\x80\x02".to_vec(), IMPORT.repeat(1100), stream.to_vec()].concat()
+}
+
+fn zlib(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Bytes that cannot be compressed.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 7u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// Compressed files whose names promise nothing, or something else.
+fn packed() -> Vec<Case> {
+    let damaged = |content: &[u8]| {
+        let mut bytes = gzip(&[content, &noise(4096)].concat());
+        let end = bytes.len() - 2000;
+        bytes.truncate(end);
+        bytes
+    };
+    let large = Assembler::protocol(3).bytes(&noise(2 << 20)).raw(b"0").global("os", "system").call("marker").stop();
+    let huge = [b"V".to_vec(), vec![b'x'; 25 << 20], b"\n0".to_vec(), PAYLOAD.to_vec()].concat();
+    let seen = |id, path, bytes| case(id, path, bytes, "imports os.system in its compressed data");
+    vec![
+        seen("zlib under any name", "model.dat", zlib(&system())),
+        seen("zlib under a compression's name", "model.z", zlib(PAYLOAD)),
+        case(
+            "pickle larger than is unpacked of a file of any name",
+            "model.gz",
+            gzip(&large),
+            "goes on as a pickle may",
+        )
+        .unchecked(),
+        case("pickle that unpacks to more than is read", "model.txt.gz", gzip(&huge), "goes on as a pickle may")
+            .unchecked(),
+        seen("compressed data that is damaged behind the payload", "model.gz", damaged(&system())),
+        seen("gzip of a pickle named as an archive", "x.tgz", gzip(&system())),
+        seen("gzip of a pickle named as another archive", "x.tar.gz", gzip(PAYLOAD)),
+        case(
+            "archive that unpacks to more than is read",
+            "x.tar.gz",
+            gzip(&tar(&[("a", &vec![0; 25 << 20])])),
+            "not checked",
+        )
+        .unchecked(),
+        case("gzip in gzip", "m.dat", gzip(&gzip(&system())), "imports os.system"),
+        case("gzip of an archive", "m.dat", gzip(&torch(&system())), "imports os.system in its archive/data.pkl"),
+    ]
+}
+
+/// Archives in bytes.
+fn elsewhere() -> Vec<Case> {
+    let held = |id, bytes: &[u8], words| case(id, "m.pkl", Assembler::protocol(3).bytes(bytes).stop(), words);
+    let objects = npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", PAYLOAD);
+    let deep = |bytes: &[u8]| Assembler::protocol(3).bytes(bytes).stop();
+    vec![
+        held("torch archive in bytes", &torch(&system()), "imports os.system in its archive/data.pkl"),
+        held("tar in bytes", &tar(&[("x", PAYLOAD)]), "imports os.system in its x"),
+        held("gzip in bytes", &gzip(PAYLOAD), "imports os.system in its bytes"),
+        held("array of objects in bytes", &objects, "imports os.system in its bytes"),
+        held("torch archive in a tar in bytes", &tar(&[("model.pt", &torch(&system()))]), "imports os.system"),
+        held("damaged archive in bytes", b"PK\x03\x04 and more", "was not checked").unchecked(),
+        held("7z in bytes", b"7z\xbc\xaf\x27\x1c\0\x04 and more", "7z archive").unchecked(),
+        held(
+            "archives in bytes, deeper than is read",
+            &torch(&deep(&torch(&deep(&torch(&deep(&torch(&system()))))))),
+            "archives within archives",
+        )
+        .unchecked(),
+    ]
 }
