@@ -169,7 +169,7 @@ fn packed() -> Vec<Case> {
     ]
 }
 
-/// Archives in bytes.
+/// Archives in bytes, and bytes in archives of old.
 fn elsewhere() -> Vec<Case> {
     let held = |id, bytes: &[u8], words| case(id, "m.pkl", Assembler::protocol(3).bytes(bytes).stop(), words);
     let objects = npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", PAYLOAD);
@@ -188,5 +188,20 @@ fn elsewhere() -> Vec<Case> {
             "archives within archives",
         )
         .unchecked(),
+        case("old torch with bytes that torch loads", "model.pth", old_torch(), "cannot be followed")
+            .code()
+            .corrupt("storages"),
     ]
+}
+
+/// An archive of the first torch without storages, whose count comes with more.
+fn old_torch() -> Vec<u8> {
+    let count = Assembler::protocol(3).raw(b"K\x00").global("torch.storage", "_load_from_bytes").bytes(b"evil");
+    let storages = [count.raw(b"\x85R0").stop(), b"\x80\x02].".to_vec()].concat();
+    tar(&[
+        ("sys_info", b"\x80\x02}."),
+        ("pickle", b"\x80\x02}."),
+        ("tensors", b"\x80\x02K\x00."),
+        ("storages", &storages),
+    ])
 }
