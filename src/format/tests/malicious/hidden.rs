@@ -1,4 +1,5 @@
-//! Pickles that the usual ways of looking miss: behind joblib's arrays, in compressed files of any name, in archives in bytes.
+//! Pickles that the usual ways of looking miss: behind joblib's arrays, in compressed files of any name, under the names of other
+//! files, in archives in bytes.
 
 use std::io::Write;
 
@@ -169,12 +170,16 @@ fn packed() -> Vec<Case> {
     ]
 }
 
-/// Archives in bytes, and bytes in archives of old.
+/// Files that other readers than those of pickles know by their name, and archives in bytes.
 fn elsewhere() -> Vec<Case> {
+    let import = |id, path| case(id, path, PAYLOAD.to_vec(), "imports os.system");
     let held = |id, bytes: &[u8], words| case(id, "m.pkl", Assembler::protocol(3).bytes(bytes).stop(), words);
     let objects = npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", PAYLOAD);
     let deep = |bytes: &[u8]| Assembler::protocol(3).bytes(bytes).stop();
     vec![
+        import("pickle named as a file of sums", "SHA256SUMS"),
+        import("pickle named as the sum of a file", "model.sha256"),
+        import("pickle named as a tracker", "latest"),
         held("torch archive in bytes", &torch(&system()), "imports os.system in its archive/data.pkl"),
         held("tar in bytes", &tar(&[("x", PAYLOAD)]), "imports os.system in its x"),
         held("gzip in bytes", &gzip(PAYLOAD), "imports os.system in its bytes"),
