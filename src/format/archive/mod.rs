@@ -6,10 +6,10 @@ mod entries;
 #[cfg(test)]
 mod tests;
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, ops::Range};
 
 use super::{
-    evidence::{CodeFact, Evidence, PickleFact},
+    evidence::{CodeFact, Evidence, Ledger, PickleFact},
     findings::{Notes, UPLOAD_AGAIN},
     keras, magic, names, numpy,
     probe::{Probe, Problem},
@@ -22,6 +22,9 @@ use crate::contract::{Depth, Format, PickleTier, Reason};
 
 use content::Asked;
 pub(super) use entries::Scan;
+
+/// The first bytes of an HDF5 file, as Keras 2 wrote under the same name.
+const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
 
 /// What kind of archive it is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -77,8 +80,12 @@ pub(super) const SKOPS: Family = Family {
 /// A zip archive: every one is read here, whatever format it then belongs to.
 pub(super) fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
     let is_zip = start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06");
-    let archive = ArchiveFile { npz: names::has_extension(path, "npz"), directory: OnceCell::new() };
-    is_zip.then(|| WindowProbe::boxed(archive, size, start))
+    if is_zip {
+        let archive = ArchiveFile { npz: names::has_extension(path, "npz"), directory: OnceCell::new() };
+        return Some(WindowProbe::boxed(archive, size, start));
+    }
+    let keras = names::has_extension(path, "keras") && !start.starts_with(HDF5);
+    keras.then(|| Box::new(NoKeras) as Box<dyn Probe>)
 }
 
 /// Files of a kind.
@@ -130,6 +137,26 @@ pub(super) fn within(window: &Window<'_>, place: &str, level: u32) -> Parsed<Opt
         found => found?,
     }
     Ok(scan.worst)
+}
+
+/// A file of Keras 3 that does not begin as its archives do. Python finds an archive behind any bytes, so it may be one all the
+/// same, with code in it.
+struct NoKeras;
+
+impl Probe for NoKeras {
+    fn next(&self) -> Option<Range<u64>> {
+        None
+    }
+
+    fn take(&mut self, _: &[u8], _: &mut Ledger) {}
+
+    fn finish(self: Box<Self>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
+        let path = evidence.tree.file(file).path.clone();
+        let shown = names::shown(&path);
+        let message = format!("{shown} is damaged: it begins as no archive of Keras and no HDF5 file; {UPLOAD_AGAIN}");
+        notes.fatal(Reason::Corrupt, Some(&path), message);
+        evidence.note_pickle(file, PickleFact::unchecked("a file of Keras that begins with other bytes"));
+    }
 }
 
 struct ArchiveFile {

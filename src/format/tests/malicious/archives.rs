@@ -182,6 +182,14 @@ fn zips() -> Vec<Case> {
             old(&[b"0N".repeat(300_000).get(1..).unwrap(), PAYLOAD]),
             "imports os.system",
         ),
+        case(
+            "Keras archive behind another byte",
+            "x.keras",
+            [b"\0".to_vec(), archive(&[("config.json", b"{}")])].concat(),
+            "begins with other bytes",
+        )
+        .unchecked()
+        .corrupt("begins as no archive of Keras"),
         case("tar in an archive", "a.zip", archive(&[("x", &tar(&[("y", PAYLOAD)]))]), "imports os.system in its y"),
         case("metadata of a distributed checkpoint", ".metadata", system(), "imports os.system").corrupt("no metadata"),
     ]
