@@ -2,6 +2,7 @@
 
 mod checksums;
 mod content;
+mod described;
 mod entries;
 #[cfg(test)]
 mod tests;
@@ -73,7 +74,7 @@ pub(super) struct Found {
 pub(super) const SKOPS: Family = Family {
     claims: |evidence| of_kind(evidence, Kind::Skops).next().is_some(),
     places: |evidence| paths(evidence, Kind::Skops),
-    judged: "the archive; what it names is not imported by itself",
+    judged: "the archive, with every array that its `schema.json` names; what it names is not imported by itself",
     ..Family::of(Format::Skops)
 };
 
@@ -196,7 +197,13 @@ impl Parse for ArchiveFile {
                 }
             }
             Kind::NumPy => found.counts = scan.keep(numpy::archive(file, directory))?,
-            Kind::TorchExport | Kind::Skops | Kind::Other => {}
+            Kind::TorchExport => {
+                scan.keep(described::export(file, directory))?;
+            }
+            Kind::Skops => {
+                scan.keep(described::skops(file, directory))?;
+            }
+            Kind::Other => {}
         }
         entries::pickles(file, directory, kind, 0, &mut found.scan)?;
         found.directory = directory.clone();

@@ -197,3 +197,27 @@ fn raw_weights_are_passed_over_however_many() {
     assert_good(&verdict);
     assert_eq!(verdict.contents.format, Some(Format::TorchExport));
 }
+
+#[test]
+fn what_documents_in_an_archive_name_is_there() {
+    let config = br#"{"config": {"w": {"path_name": "weight_0", "use_pickle": false}}}"#;
+    let export = |weight: &str, config: &[u8]| {
+        archive(&[
+            (&format!("m/data/weights/{weight}"), b"1234"),
+            ("m/data/weights/model_weights_config.json", config),
+            ("m/archive_format", b"pt2"),
+        ])
+    };
+    assert_good(&judge("m.pt2", export("weight_0", config)));
+    let verdict = judge("m.pt2", export("weight_1", config));
+    assert_bad(&verdict, Reason::Corrupt, "m.pt2", "m/data/weights/weight_0 is missing");
+    assert_bad(&judge("m.pt2", export("weight_0", &config[..40])), Reason::Corrupt, "m.pt2", "no usable JSON");
+    let schema = br#"{"content": [{"type": "numpy", "file": "1.npy", "content": {"file": {"file": "1.npy"}}}]}"#;
+    let array = b"\x93NUMPY\x01\0\x38\0{'descr': '|u1', 'fortran_order': False, 'shape': (), }\n1";
+    let skops = |name: &str, schema: &[u8]| archive(&[(name, array), ("schema.json", schema)]);
+    let verdict = judge("m.skops", skops("1.npy", schema));
+    assert_good(&verdict);
+    assert_eq!(verdict.contents.format, Some(Format::Skops));
+    assert_bad(&judge("m.skops", skops("2.npy", schema)), Reason::Corrupt, "m.skops", "1.npy is missing");
+    assert_bad(&judge("m.skops", skops("1.npy", &schema[..40])), Reason::Corrupt, "m.skops", "no usable JSON");
+}
