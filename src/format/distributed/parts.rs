@@ -118,24 +118,30 @@ pub(super) fn places(evidence: &Evidence) -> Vec<String> {
 
 /// Whether what the ranks wrote is all there is: nobody has put it together.
 pub(super) fn claims(evidence: &Evidence) -> bool {
-    let folders = folders(evidence);
-    !folders.is_empty() && folders.keys().all(|folder| !is_consolidated(evidence, folder))
+    let (folders, whole) = (folders(evidence), whole_tensors(evidence));
+    !folders.is_empty() && folders.keys().all(|folder| !is_consolidated(&whole, folder))
+}
+
+/// Folders with whole tensors.
+fn whole_tensors(evidence: &Evidence) -> BTreeSet<&str> {
+    let paths = evidence.tree.iter().map(|(_, file)| file.path.as_str());
+    let is_whole = |path: &&str| {
+        let name = names::base(path);
+        names::is_safetensors(name) && names::rank_shard(name).is_none()
+    };
+    paths.filter(is_whole).map(names::folder).collect()
 }
 
 /// Whether the whole tensors lie beside the folder, or in it.
-fn is_consolidated(evidence: &Evidence, folder: &str) -> bool {
-    let parent = names::folder(folder.trim_end_matches('/'));
-    evidence.tree.iter().any(|(_, file)| {
-        let name = names::base(&file.path);
-        let near = names::folder(&file.path) == parent || names::folder(&file.path) == folder;
-        near && names::is_safetensors(name) && names::rank_shard(name).is_none()
-    })
+fn is_consolidated(whole: &BTreeSet<&str>, folder: &str) -> bool {
+    whole.contains(folder) || whole.contains(names::folder(folder.trim_end_matches('/')))
 }
 
 pub(super) fn check(evidence: &mut Evidence, notes: &mut Notes) {
+    let whole = whole_tensors(evidence);
     for (folder, files) in folders(evidence) {
         let problems = problems(evidence, folder, &files);
-        let consolidated = is_consolidated(evidence, folder);
+        let consolidated = is_consolidated(&whole, folder);
         for (reason, path, text) in problems {
             if consolidated {
                 // Nobody needs the parts any more.
@@ -256,12 +262,13 @@ fn uneven(parts: &BTreeSet<&Part>) -> Option<(Reason, String)> {
 /// Tensors and elements of what was not put together.
 pub(super) fn counts(evidence: &Evidence) -> Counts {
     let mut counts = Counts::default();
+    let whole = whole_tensors(evidence);
     for (folder, files) in folders(evidence) {
-        if is_consolidated(evidence, folder) {
+        if is_consolidated(&whole, folder) {
             continue;
         }
         for parts in tensors(evidence, files.iter().map(|(file, _)| *file)).values() {
-            let elements = whole(parts).and_then(|size| volume(&size));
+            let elements = self::whole(parts).and_then(|size| volume(&size));
             if let (Some(part), Some(elements)) = (parts.first(), elements) {
                 counts.add(part.dtype, elements);
             }
