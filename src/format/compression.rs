@@ -27,6 +27,13 @@ pub(super) enum Compression {
     Lz4,
 }
 
+impl Compression {
+    /// Whether its mark is so short that numbers may begin with it.
+    pub fn is_weak(self) -> bool {
+        matches!(self, Self::Zlib | Self::Lzma)
+    }
+}
+
 /// The compression that the first bytes tell. Zlib and the old lzma have weak marks: `named` says whether the name speaks for one.
 pub(super) fn sniff(start: &[u8], named: bool) -> Option<Compression> {
     match start {

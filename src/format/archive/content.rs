@@ -75,6 +75,7 @@ pub(super) fn inner(window: &Window<'_>, name: &str, asked: Asked, scan: &mut Sc
 /// As [`inner`], for bytes that begin like this.
 fn begun(window: &Window<'_>, start: &[u8], name: &str, asked: Asked, scan: &mut Scan) -> Parsed<()> {
     let named = asked.named || names::is_pickle(name);
+    let certain = asked.named || names::is_certain_pickle(name);
     let within = container(start, true);
     if matches!(within, Some(Container::Zip | Container::Tar | Container::Compressed(_))) && asked.level >= LEVELS {
         let what = format!("has archives within archives, and was not checked in its {}", names::shown(name));
@@ -85,10 +86,9 @@ fn begun(window: &Window<'_>, start: &[u8], name: &str, asked: Asked, scan: &mut
     let fact = match within {
         Some(Container::Zip) => return archive(window, name, asked.level, scan),
         Some(Container::Tar) => return members(window, deeper, scan),
-        Some(Container::Compressed(kind)) if named => {
+        Some(Container::Compressed(kind)) if certain || (named && !kind.is_weak()) => {
             let content = compression::unpack(window, kind)?;
-            let named = asked.named || names::is_certain_pickle(name);
-            return inner(&window.within(&content), name, Asked { named, ..deeper }, scan);
+            return inner(&window.within(&content), name, Asked { named: certain, ..deeper }, scan);
         }
         Some(Container::Compressed(kind)) => return peek(window, name, kind, deeper, scan),
         Some(Container::SevenZip) => {
@@ -148,7 +148,7 @@ fn peek(window: &Window<'_>, name: &str, kind: Compression, asked: Asked, scan: 
         || unchecked(&format!("its {} goes on as a pickle may, behind what is unpacked of it", names::shown(name)));
     if content.is_empty() {
         // A header of any length may stand before the data; marks of two bytes mostly are none.
-        if !matches!(kind, Compression::Zlib | Compression::Lzma) && window.len() > compression::PEEKED {
+        if !kind.is_weak() && window.len() > compression::PEEKED {
             scan.note(more());
         }
         return Ok(());

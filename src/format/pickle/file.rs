@@ -82,7 +82,7 @@ impl Parse for PickleFile {
                 let worst = if self.named { judge_named(file, "") } else { judge_all(file, "") }?;
                 Ok(Scan { worst, ..Scan::default() })
             }
-            Some(packed) if self.named => {
+            Some(packed) if self.certain || (self.named && !packed.is_weak()) => {
                 let content = compression::unpack(file, packed)?;
                 archive::contents(&file.within(&content), PLACE, self.certain)
             }

@@ -250,6 +250,17 @@ fn size_is_bounded() {
     array.clear();
 }
 
+/// Marks of two bytes stand at the beginning of some files of numbers.
+#[test]
+fn numbers_that_begin_like_compressed_data_are_numbers() {
+    use super::super::tests::Folder;
+    let numbers: Vec<u8> = (1..500u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    for (path, mark) in [("w.bin", b"\x78\x9c"), ("w.bin", b"\x5d\0"), ("w.dat", b"\x1f\x8b"), ("w.raw", b"\x78\xda")] {
+        let verdict = Folder::new([(path, [&mark[..], &numbers].concat())]).judge();
+        assert_eq!((verdict.is_good(), verdict.contents.pickle), (true, Some(PickleTier::None)), "{path} {mark:?}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn any_bytes_end(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
