@@ -155,8 +155,8 @@ fn a_load_that_is_killed_at_every_tenth_goes_on() {
     assert!(status.success(), "{status}");
     let copies = visible();
     assert_eq!(copies.len(), 1, "{copies:?}");
-    let copied = fs::read(&copies[0]).unwrap();
-    assert_eq!(copied.len() as u64, SIZE);
+    let bytes = fs::read(&copies[0]).unwrap();
+    assert_eq!(bytes.len() as u64, SIZE);
     let differs = copied
         .chunks(1 << 20)
         .enumerate()

@@ -10,6 +10,10 @@ const PACKED: u64 = 24 << 20;
 pub(super) const UNPACKED: u64 = 24 << 20;
 /// Memory that an xz or lzma stream may ask for, in KiB.
 const DICTIONARY: u32 = 96 << 10;
+/// How much of data is unpacked that no name calls a pickle, in bytes: what comes out tells whether it begins like one.
+pub(super) const PEEKED: u64 = 1 << 20;
+/// The same for lz4, whose blocks are larger.
+const PEEKED_LZ4: u64 = 5 << 20;
 
 /// A way of compression.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,6 +27,13 @@ pub(super) enum Compression {
     Lz4,
 }
 
+impl Compression {
+    /// Whether its mark is so short that numbers may begin with it.
+    pub fn is_weak(self) -> bool {
+        matches!(self, Self::Zlib | Self::Lzma)
+    }
+}
+
 /// The compression that the first bytes tell. Zlib and the old lzma have weak marks: `named` says whether the name speaks for one.
 pub(super) fn sniff(start: &[u8], named: bool) -> Option<Compression> {
     match start {
@@ -32,7 +43,7 @@ pub(super) fn sniff(start: &[u8], named: bool) -> Option<Compression> {
         [0x28, 0xB5, 0x2F, 0xFD, ..] => Some(Compression::Zstd),
         [0x04, 0x22, 0x4D, 0x18, ..] => Some(Compression::Lz4),
         [0x78, 0x01 | 0x5E | 0x9C | 0xDA, ..] if named => Some(Compression::Zlib),
-        [0x5D, 0, 0, ..] if named => Some(Compression::Lzma),
+        [0x5D, 0, ..] if named => Some(Compression::Lzma),
         _ => None,
     }
 }
@@ -45,6 +56,31 @@ pub(super) fn unpack(file: &Window<'_>, compression: Compression) -> Parsed<Vec<
     if file.len() > PACKED {
         return Err(Stop::TooLarge(format!("it is compressed and has {} bytes, more than {PACKED}", file.len())));
     }
+    let (out, result) = run(file, compression)?;
+    if out.len() as u64 > UNPACKED {
+        return Err(Stop::TooLarge(format!("more than {UNPACKED} bytes come out of it")));
+    }
+    match result {
+        Ok(()) => Ok(out),
+        Err(error) => Err(Stop::Bad(format!("its {compression:?} data cannot be unpacked: {error}"))),
+    }
+}
+
+/// What comes out of the first bytes of a compressed file, and whether that is all that can.
+///
+/// # Errors
+/// `Need`, and `TooLarge` when too much was unpacked before.
+pub(super) fn beginning(file: &Window<'_>, compression: Compression) -> Parsed<(Vec<u8>, bool)> {
+    let most = if compression == Compression::Lz4 { PEEKED_LZ4 } else { PEEKED };
+    let length = file.len().min(most);
+    let (out, result) = run(&file.part(0..length)?, compression)?;
+    let whole = length == file.len() && result.is_ok() && out.len() as u64 <= UNPACKED;
+    Ok((out, whole))
+}
+
+fn run(file: &Window<'_>, compression: Compression) -> Parsed<(Vec<u8>, io::Result<()>)> {
+    // Nothing is unpacked when nothing more may be.
+    file.inflate(1)?;
     let bytes = file.bytes(0..file.len())?;
     let mut out = Bounded(Vec::new());
     let result = match compression {
@@ -52,19 +88,24 @@ pub(super) fn unpack(file: &Window<'_>, compression: Compression) -> Parsed<Vec<
         Compression::Zlib => copy(flate2::read::ZlibDecoder::new(bytes), &mut out),
         Compression::Bzip2 => copy(bzip2::read::MultiBzDecoder::new(bytes), &mut out),
         Compression::Xz => copy(lzma_rust2::XzReader::new_mem_limit(bytes, true, DICTIONARY), &mut out),
-        Compression::Lzma => lzma_rust2::LzmaReader::new_mem_limit(bytes, DICTIONARY, None)
-            .map_err(io::Error::other)
-            .and_then(|reader| copy(reader, &mut out)),
+        Compression::Lzma => lzma(bytes, &mut out),
         Compression::Zstd => zstd(bytes, &mut out),
         Compression::Lz4 => copy(lz4_flex::frame::FrameDecoder::new(bytes), &mut out),
     };
-    if out.0.len() as u64 > UNPACKED {
-        return Err(Stop::TooLarge(format!("more than {UNPACKED} bytes come out of it")));
-    }
-    match result {
-        Ok(()) => Ok(out.0),
-        Err(error) => Err(Stop::Bad(format!("its {compression:?} data cannot be unpacked: {error}"))),
-    }
+    file.inflate(out.0.len() as u64)?;
+    Ok((out.0, result))
+}
+
+/// What comes out is bounded, so a dictionary of that size has all of it: a header that asks for more hides nothing.
+fn lzma(bytes: &[u8], out: &mut Bounded) -> io::Result<()> {
+    let Some(([properties, a, b, c, d], rest)) = bytes.split_first_chunk() else {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    };
+    let dictionary = u64::from(u32::from_le_bytes([*a, *b, *c, *d])).min(UNPACKED + 1);
+    let [a, b, c, d, ..] = dictionary.to_le_bytes();
+    let header: &[u8] = &[*properties, a, b, c, d];
+    let reader = lzma_rust2::LzmaReader::new_mem_limit(header.chain(rest), DICTIONARY, None);
+    copy(reader.map_err(io::Error::other)?, out)
 }
 
 fn zstd(bytes: &[u8], out: &mut Bounded) -> io::Result<()> {

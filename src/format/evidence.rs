@@ -16,6 +16,9 @@ pub(super) struct Tree {
     files: Vec<File>,
     by_path: Vec<usize>,
     home: String,
+    /// How often a file was looked at in search of others.
+    #[cfg(test)]
+    pub looked: std::cell::Cell<u64>,
 }
 
 impl Tree {
@@ -23,7 +26,13 @@ impl Tree {
         let mut by_path: Vec<usize> = (0..files.len()).collect();
         by_path.sort_by(|&left, &right| files[left].path.cmp(&files[right].path));
         let home = home(&files);
-        Self { files, by_path, home }
+        Self {
+            files,
+            by_path,
+            home,
+            #[cfg(test)]
+            looked: std::cell::Cell::default(),
+        }
     }
 
     /// The file that the judge was given at this index.
@@ -38,26 +47,33 @@ impl Tree {
 
     /// All files in path order.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &File)> {
-        self.by_path.iter().map(|&index| (index, &self.files[index]))
+        self.by_path.iter().map(|&index| (index, self.looked_at(index)))
     }
 
     /// The file at a path.
     pub fn find(&self, path: &str) -> Option<usize> {
-        let position = self.by_path.binary_search_by(|&index| self.files[index].path.as_str().cmp(path)).ok()?;
+        let position = self.by_path.binary_search_by(|&index| self.looked_at(index).path.as_str().cmp(path)).ok()?;
         self.at_position(position)
     }
 
     /// The files whose paths begin so, in path order. They lie together, so the others are not looked at: a folder may have as many
     /// folders as files.
     pub fn below(&self, beginning: &str) -> impl Iterator<Item = (usize, &File)> {
-        let first = self.by_path.partition_point(|&index| self.files[index].path.as_str() < beginning);
-        let rest = self.by_path[first..].iter().map(|&index| (index, &self.files[index]));
-        rest.take_while(move |(_, file)| file.path.starts_with(beginning))
+        let first = self.by_path.partition_point(|&index| self.looked_at(index).path.as_str() < beginning);
+        let rest = self.by_path.get(first..).unwrap_or_default().iter();
+        rest.map(|&index| (index, self.looked_at(index))).take_while(move |(_, file)| file.path.starts_with(beginning))
     }
 
     /// Whether there is a file whose path begins so.
     pub fn has_below(&self, beginning: &str) -> bool {
         self.below(beginning).next().is_some()
+    }
+
+    /// The file at an index; tests count how often one is looked at, so that checks stay in proportion to the files.
+    fn looked_at(&self, index: usize) -> &File {
+        #[cfg(test)]
+        self.looked.set(self.looked.get() + 1);
+        &self.files[index]
     }
 
     /// The folder, with its slash, that all files lie in: frameworks like to put one folder around everything.
@@ -348,5 +364,18 @@ mod tests {
             let found: Vec<_> = tree.below(beginning).map(|(_, file)| file.path.as_str()).collect();
             assert_eq!((found.as_slice(), tree.has_below(beginning)), (*expected, !expected.is_empty()), "{beginning}");
         }
+    }
+
+    #[test]
+    fn files_below_a_folder_are_found_without_looking_at_others() {
+        let paths: Vec<String> = (0..1000).map(|number| format!("{number:04}/a")).collect();
+        let tree = tree(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        let below = |beginning| tree.below(beginning).map(|(_, file)| file.path.as_str()).collect::<Vec<_>>();
+        tree.looked.set(0);
+        assert_eq!(below("0500/"), ["0500/a"]);
+        assert!(tree.looked.get() < 20, "{}", tree.looked.get());
+        assert_eq!(below("0500/b"), Vec::<&str>::new());
+        assert_eq!(below("9/"), Vec::<&str>::new());
+        assert_eq!(below("").len(), 1000);
     }
 }

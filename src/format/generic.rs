@@ -13,8 +13,11 @@ pub(super) const FAMILY: Family = Family {
 
 /// Of files that no format knows, only this much is certain.
 fn check(evidence: &mut Evidence, notes: &mut Notes) {
-    let weights =
-        evidence.tree.iter().filter(|(_, file)| names::is_weights(&file.path) && !names::is_safetensors(&file.path));
+    // What torch leaves for ranks without items is empty and whole.
+    let others = ["safetensors", "distcp"];
+    let is_weights =
+        |path: &str| names::is_weights(path) && !others.iter().any(|extension| names::has_extension(path, extension));
+    let weights = evidence.tree.iter().filter(|(_, file)| is_weights(&file.path));
     for (_, file) in weights.filter(|(_, file)| file.size == 0) {
         let message = format!("{} has the name of weights and is empty", names::shown(&file.path));
         notes.warn(Reason::Incomplete, Some(&file.path), message);

@@ -1,5 +1,7 @@
 //! Arrays of NumPy: `.npy` (format 1 to 3 of `numpy.lib.format`) and `.npz`. Arrays of Python objects are pickles. Pure, no I/O.
 
+use std::ops::Range;
+
 use super::{
     archive::{self, Kind},
     counts::Counts,
@@ -10,7 +12,7 @@ use super::{
     probe::Problem,
     table::Family,
     window::{Parse, Parsed, Stop, Window, WindowProbe},
-    zip::{self, Directory},
+    zip::{self, Directory, Entry},
 };
 use crate::contract::{Contents, Format, Reason};
 
@@ -23,8 +25,10 @@ const OBJECT: &str = "object";
 const MEMBERS: usize = 3;
 /// How deep records may be nested.
 const RECORDS: u32 = 8;
-/// The most arrays of an archive that are read.
+/// The most arrays of an archive or a file that are read.
 const ARRAYS: usize = 4096;
+/// Most headers are shorter than this, in bytes.
+const SHORT: u64 = 1 << 10;
 
 /// Files of NumPy.
 pub(super) const FAMILY: Family = Family {
@@ -57,12 +61,23 @@ impl Parse for ArrayFile {
     type Output = (Counts, Option<PickleFact>);
     const CAP: u64 = 56 << 20;
 
+    /// Each call of `numpy.save` with one open file puts an array behind those before it.
     fn parse(&self, file: &Window<'_>) -> Parsed<Self::Output> {
-        let header = header(file)?;
-        check_size(&header, file)?;
         let mut counts = Counts::default();
-        counts.add(header.dtype, header.elements);
-        Ok((counts, pickle(file, "")?))
+        let mut at = 0;
+        for _ in 0..ARRAYS {
+            let rest = file.part(at..file.len())?;
+            let header = header(&rest)?;
+            counts.add(header.dtype, header.elements);
+            let Some(end) = end(&header)? else { return Ok((counts, pickle(&rest, "", 0)?)) };
+            let more = end < rest.len() && rest.up_to(end, MAGIC.len() as u64)? == MAGIC;
+            if !more {
+                check_size(&header, rest.len())?;
+                return Ok((counts, None));
+            }
+            at += end;
+        }
+        Err(Stop::TooLarge(format!("it has more than {ARRAYS} arrays")))
     }
 
     fn finish(self, outcome: Result<Self::Output, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
@@ -100,42 +115,69 @@ pub(super) fn archive(file: &Window<'_>, directory: &Directory) -> Parsed<Counts
             Stop::Bad(text) => Stop::Bad(format!("its entry {}: {text}", names::shown(&entry.name))),
             stop => stop,
         };
-        let content;
-        let window = if entry.method == 0 {
-            file.part(zip::data(file, entry)?)?
+        let range = zip::data(file, entry)?;
+        let header = if entry.method == 0 {
+            header(&file.part(range)?)
         } else {
-            // A deflated array may be of any size; its CRC-32 stands for its content.
-            match zip::content(file, entry, 32 << 20) {
-                Ok(unpacked) => content = unpacked,
-                Err(Stop::TooLarge(_)) => continue,
-                Err(stop) => return Err(stop),
-            }
-            Window::of_bytes(&content)
+            // The data may be of any size; its CRC-32 stands for it.
+            deflated(file, entry, &range)
         };
-        let header = header(&window).map_err(named)?;
-        check_size(&header, &window).map_err(named)?;
+        let header = match header {
+            // Compressed in another way than NumPy does.
+            Err(Stop::TooLarge(_)) => continue,
+            header => header.map_err(named)?,
+        };
+        check_size(&header, entry.size).map_err(named)?;
         counts.add(header.dtype, header.elements);
     }
     Ok(counts)
 }
 
-/// The pickle that an array of Python objects is.
-pub(super) fn pickle(window: &Window<'_>, name: &str) -> Parsed<Option<PickleFact>> {
+/// The header of a deflated array, of which no more than its beginning is unpacked.
+fn deflated(file: &Window<'_>, entry: &Entry, range: &Range<u64>) -> Parsed<Header> {
+    let short = zip::beginning(file, entry, range, SHORT)?;
+    match header(&Window::of_bytes(&short)) {
+        Err(Stop::Bad(_)) => header(&Window::of_bytes(&zip::beginning(file, entry, range, MAX_HEADER + 12)?)),
+        found => found,
+    }
+}
+
+/// Whether a deflated entry is an array without Python objects, so that there is nothing to be looked for in it.
+pub(super) fn is_plain(file: &Window<'_>, entry: &Entry, range: &Range<u64>) -> Parsed<bool> {
+    if !zip::beginning(file, entry, range, SHORT)?.starts_with(MAGIC) {
+        return Ok(false);
+    }
+    match deflated(file, entry, range) {
+        Ok(header) => Ok(!header.objects),
+        Err(Stop::Bad(_)) => Ok(false),
+        Err(stop) => Err(stop),
+    }
+}
+
+/// The pickle that an array of Python objects is, so many pickles and archives deep.
+pub(super) fn pickle(window: &Window<'_>, name: &str, level: u32) -> Parsed<Option<PickleFact>> {
     let header = header(window)?;
     if !header.objects {
         return Ok(None);
     }
     let place = if name.is_empty() { "array of Python objects" } else { name };
-    pickle::judge_named(&window.part(header.data..window.len())?, place)
+    let context = pickle::Context { named: true, level, ..pickle::Context::default() };
+    pickle::judge(&window.part(header.data..window.len())?, place, context)
 }
 
-fn check_size(header: &Header, window: &Window<'_>) -> Parsed<()> {
-    let Some(size) = header.size else { return Ok(()) };
-    let expected = header.elements.checked_mul(size).and_then(|bytes| bytes.checked_add(header.data));
-    match expected {
-        Some(expected) if expected == window.len() => Ok(()),
-        Some(expected) => Err(Stop::Bad(format!("it has {} bytes, its header describes {expected}", window.len()))),
-        None => Err(Stop::bad("its header describes more than 64 bits can count")),
+/// Where the array ends; none when it is of Python objects.
+fn end(header: &Header) -> Parsed<Option<u64>> {
+    let Some(size) = header.size else { return Ok(None) };
+    let end = header.elements.checked_mul(size).and_then(|bytes| bytes.checked_add(header.data));
+    end.map(Some).ok_or_else(|| Stop::bad("its header describes more than 64 bits can count"))
+}
+
+fn check_size(header: &Header, length: u64) -> Parsed<()> {
+    match end(header)? {
+        Some(expected) if expected != length => {
+            Err(Stop::Bad(format!("it has {length} bytes, its header describes {expected}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -231,6 +273,7 @@ fn dtype(descr: &str) -> Option<(&'static str, Option<u64>)> {
         ('b', Some(1)) => "BOOL",
         ('c', Some(8)) => "C64",
         ('c', Some(16)) => "C128",
+        ('c', Some(32)) => "C256",
         ('U', Some(size)) => return Some(("text", Some(size.checked_mul(4)?))),
         ('S' | 'a', Some(_)) => "bytes",
         ('M' | 'm', Some(8)) => "time",

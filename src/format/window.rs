@@ -21,6 +21,9 @@ const SMALL_READ: u64 = 4 << 10;
 /// A parser that asked a file this often, over all its beginnings, is given no more of it: some seconds of work.
 const ASKED: u64 = 200_000_000;
 
+/// The most bytes that are unpacked of one file, over all beginnings of its parser: a second or two of work.
+pub(super) const INFLATED: u64 = 1 << 30;
+
 /// Why a parser stops before its end.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Stop {
@@ -49,12 +52,26 @@ pub(super) struct Cache {
     held: u64,
     /// How often a parser asked for bytes, over all its beginnings.
     asked: Cell<u64>,
+    /// What was unpacked for it, over all its beginnings, in bytes.
+    inflated: Cell<u64>,
 }
 
 impl Cache {
     /// Bytes that are held.
     pub fn held(&self) -> u64 {
         self.held
+    }
+
+    /// Bytes that were unpacked of the file so far.
+    #[cfg(test)]
+    pub fn inflated(&self) -> u64 {
+        self.inflated.get()
+    }
+
+    /// Counts bytes as unpacked.
+    #[cfg(test)]
+    pub fn spend(&self, bytes: u64) {
+        self.inflated.set(self.inflated.get() + bytes);
     }
 
     /// Adds a piece, which must not overlap others.
@@ -109,6 +126,8 @@ pub(super) struct Window<'a> {
     bytes: Bytes<'a>,
     begin: u64,
     end: u64,
+    /// What was unpacked of the file that it is of, however deep it lies in archives.
+    inflated: Option<&'a Cell<u64>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,12 +139,42 @@ enum Bytes<'a> {
 impl<'a> Window<'a> {
     /// A whole file of this size.
     pub fn of_file(cache: &'a Cache, size: u64) -> Self {
-        Self { bytes: Bytes::Cache(cache), begin: 0, end: size }
+        Self { bytes: Bytes::Cache(cache), begin: 0, end: size, inflated: Some(&cache.inflated) }
     }
 
     /// Bytes in memory, such as those of a compressed entry.
     pub fn of_bytes(bytes: &'a [u8]) -> Self {
-        Self { bytes: Bytes::Memory(bytes), begin: 0, end: bytes.len() as u64 }
+        Self { bytes: Bytes::Memory(bytes), begin: 0, end: bytes.len() as u64, inflated: None }
+    }
+
+    /// Bytes that came out of it; what is unpacked of them counts as unpacked of it.
+    pub fn within<'b>(&self, bytes: &'b [u8]) -> Window<'b>
+    where
+        'a: 'b,
+    {
+        Window { inflated: self.inflated, ..Window::of_bytes(bytes) }
+    }
+
+    /// The bytes of a cache of its own, of which there may be more; what is unpacked of them counts as unpacked of it.
+    pub fn open<'b>(&self, beginning: &'b Cache) -> Window<'b>
+    where
+        'a: 'b,
+    {
+        Window { inflated: self.inflated, ..Window::of_file(beginning, u64::MAX >> 1) }
+    }
+
+    /// Takes note of bytes that are unpacked.
+    ///
+    /// # Errors
+    /// `TooLarge` when they are too many in all.
+    pub fn inflate(&self, bytes: u64) -> Parsed<()> {
+        let Some(inflated) = self.inflated else { return Ok(()) };
+        let sum = inflated.get().saturating_add(bytes);
+        if sum > INFLATED {
+            return Err(Stop::TooLarge(format!("more than {INFLATED} bytes would have to be unpacked of it in all")));
+        }
+        inflated.set(sum);
+        Ok(())
     }
 
     /// Length in bytes.
@@ -139,7 +188,7 @@ impl<'a> Window<'a> {
     /// `Bad` when the range is not within it.
     pub fn part(&self, range: Range<u64>) -> Parsed<Self> {
         self.check(&range)?;
-        Ok(Self { bytes: self.bytes, begin: self.begin + range.start, end: self.begin + range.end })
+        Ok(Self { begin: self.begin + range.start, end: self.begin + range.end, ..*self })
     }
 
     /// Bytes of it.

@@ -17,6 +17,8 @@ const DIRECTORY: u64 = 48 << 20;
 const TAIL: u64 = 22 + 65_535;
 /// The end records that torch writes: with those for large files, without a comment.
 const SMALL_TAIL: u64 = 4 << 10;
+/// What deflated data has besides its first bytes: tables of codes, in bytes.
+const DEFLATE_HEAD: u64 = 1 << 10;
 /// The most findings of one archive.
 const FINDINGS: usize = 8;
 
@@ -392,6 +394,7 @@ pub(super) fn unpack<'a>(window: &Window<'a>, entry: &Entry, range: Range<u64>, 
     match entry.method {
         0 => Ok(Cow::Borrowed(bytes)),
         8 => {
+            window.inflate(entry.size)?;
             let mut content = Vec::new();
             let read = DeflateDecoder::new(bytes).take(entry.size + 1).read_to_end(&mut content);
             if read.is_err() || content.len() as u64 != entry.size {
@@ -401,6 +404,24 @@ pub(super) fn unpack<'a>(window: &Window<'a>, entry: &Entry, range: Range<u64>, 
         }
         method => Err(Stop::TooLarge(format!("its entry {} is compressed by method {method}", shown()))),
     }
+}
+
+/// The first bytes of a deflated entry that lies there, at most so many; fewer when it is shorter or damaged.
+///
+/// # Errors
+/// `Need`, and `TooLarge` when it is compressed in another way.
+pub(super) fn beginning(window: &Window<'_>, entry: &Entry, range: &Range<u64>, most: u64) -> Parsed<Vec<u8>> {
+    if entry.method != 8 {
+        let shown = names::shown(&entry.name);
+        return Err(Stop::TooLarge(format!("its entry {shown} is compressed by method {}", entry.method)));
+    }
+    // What cannot be compressed grows by a few bytes only.
+    let packed = window.part(range.clone())?.up_to(0, most + DEFLATE_HEAD)?;
+    window.inflate(most)?;
+    let mut content = Vec::new();
+    // A part of a stream ends with an error, behind all that came out of it.
+    let _ = DeflateDecoder::new(packed).take(most).read_to_end(&mut content);
+    Ok(content)
 }
 
 #[cfg(test)]

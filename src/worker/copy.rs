@@ -78,7 +78,9 @@ impl Shelf {
         let targets: BTreeMap<&str, &Arc<Target>> =
             parts.chain(files).map(|target| (target.name.as_str(), target)).collect();
         self.workspace.settle(targets.iter().map(|(name, target)| (target.file(), *name)))?;
-        targets.values().for_each(|target| target.drop_cache());
+        for target in targets.values() {
+            target.drop_cache();
+        }
         self.workspace.settle_names()?;
         self.workspace.step()?;
         let records = batch.files.iter().map(Staged::record).collect::<Result<Vec<_>, _>>()?;
@@ -230,16 +232,13 @@ impl<'a> Copier<'a> {
         let mut copied = Copied::default();
         let mut batch = Batch::default();
         loop {
-            let age = batch.begun.map(|begun| begun + BATCH_AGE);
-            let event = match age {
-                None => events.recv().await,
-                Some(due) => match tokio::time::timeout_at(due, events.recv()).await {
-                    Ok(event) => event,
-                    Err(_) => {
-                        copied.records.extend(self.flush(&mut batch).await?);
-                        continue;
-                    }
-                },
+            let event = match batch.begun.map(|begun| begun + BATCH_AGE) {
+                None => Ok(events.recv().await),
+                Some(due) => tokio::time::timeout_at(due, events.recv()).await,
+            };
+            let Ok(event) = event else {
+                copied.records.extend(self.flush(&mut batch).await?);
+                continue;
             };
             let Some(event) = event else { break };
             self.add(event, &mut batch, &mut copied);
@@ -280,7 +279,7 @@ impl<'a> Copier<'a> {
         if batch.parts.is_empty() && batch.files.is_empty() {
             return Ok(Vec::new());
         }
-        let shelf = Arc::clone(&self.shelf);
-        blocking(move || shelf.complete(&batch)).await
+        let to = Arc::clone(&self.shelf);
+        blocking(move || to.complete(&batch)).await
     }
 }

@@ -50,9 +50,9 @@ pub(super) async fn load(
     let mut round = 1;
     let verdict = loop {
         let copier = Copier::new(storage, progress, Arc::clone(&shelf));
-        let copied = copier.copy(&fetch, &resume).await;
+        let result = copier.copy(&fetch, &resume).await;
         fetched += copier.fetched();
-        let Copied { records, wrong } = copied?;
+        let Copied { records, wrong } = result?;
         done.extend(records.into_iter().map(|record| (record.path.clone(), record)));
         let (files, message) = if let Some((entry, windows)) = wrong.first() {
             (wrong.iter().map(|(entry, _)| entry.clone()).collect(), transfer::wrong(entry, windows))
@@ -124,7 +124,9 @@ async fn prepare(volume: &Path, uri: String, wanted: Vec<Entry>) -> Result<(Shel
         let inventory = Inventory { past, manifest, found, staged };
         let mut work = inventory.work(&wanted)?;
         // Temporary names that are of no use hold space that is needed.
-        work.discard.iter().for_each(|name| workspace.discard(name));
+        for name in &work.discard {
+            workspace.discard(name);
+        }
         sample(&workspace, &mut work)?;
         let present = inventory.found.into_iter().map(|found| found.path);
         Ok((Shelf::new(workspace, journal, present), work))
@@ -149,7 +151,9 @@ fn sample(workspace: &Workspace, work: &mut Work) -> Result<(), Failure> {
             lost.push(path.clone());
         }
     }
-    lost.iter().for_each(|path| _ = work.resume.remove(path));
+    for path in &lost {
+        work.resume.remove(path);
+    }
     Ok(())
 }
 

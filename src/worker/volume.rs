@@ -278,7 +278,9 @@ impl Workspace {
             files.iter().try_for_each(sync)
         };
         if synced.is_err() {
-            files.iter().for_each(|(_, name)| self.discard(name));
+            for (_, name) in &files {
+                self.discard(name);
+            }
         }
         synced
     }

@@ -4,30 +4,26 @@ use std::collections::BTreeSet;
 
 use super::{
     super::{
-        compression,
         evidence::PickleFact,
-        keras, names, numpy,
+        keras, magic, names, numpy,
         pickle::{self, Limits},
-        torch::{
-            legacy,
-            tensors::{self, Saved},
-        },
+        torch::tensors::{self, Saved},
         window::{Parsed, Stop, Window},
         zip::{self, Directory, Entry},
     },
     Kind,
+    content::{self, Asked},
 };
 use crate::contract::PickleTier;
 
 /// The most entries that are looked into for pickles.
 const LOOKED_INTO: usize = 1024;
+/// The most entries whose first bytes are looked at.
+const LOOKED_AT: usize = 10_000;
 /// The largest deflated entry that is looked into, in bytes.
 const UNPACKED: u64 = 32 << 20;
 /// The most problems of one archive.
 const PROBLEMS: usize = 8;
-/// Archives in archives, so deep.
-const LEVELS: u32 = 2;
-
 /// The folder around all of a torch archive's entries, with its slash.
 fn torch_top(directory: &Directory) -> Option<&str> {
     directory.entries.iter().find_map(|entry| {
@@ -113,16 +109,19 @@ pub(in crate::format) struct Scan {
     pub worst: Option<PickleFact>,
     /// What is damaged; each completes "FILE is damaged: ".
     pub problems: Vec<String>,
+    /// Whether it is an archive or an array, which need hold no pickle.
+    pub known: bool,
 }
 
 impl Scan {
-    fn note(&mut self, fact: PickleFact) {
+    /// Takes note of a pickle; the most dangerous one stays.
+    pub fn note(&mut self, fact: PickleFact) {
         if self.worst.as_ref().is_none_or(|known| known.tier < fact.tier) {
             self.worst = Some(fact);
         }
     }
 
-    fn problem(&mut self, problem: String) {
+    pub fn problem(&mut self, problem: String) {
         if self.problems.len() < PROBLEMS {
             self.problems.push(problem);
         }
@@ -145,7 +144,8 @@ impl Scan {
     }
 }
 
-fn unchecked(text: &str) -> PickleFact {
+/// What was not looked into, and why.
+pub(super) fn unchecked(text: &str) -> PickleFact {
     PickleFact { tier: PickleTier::Unchecked, what: format!("was not checked ({text})"), broken: None }
 }
 
@@ -174,71 +174,42 @@ pub(super) fn pickles(file: &Window<'_>, directory: &Directory, kind: Kind, leve
     // Python leaves an archive with this entry to TorchScript's own loader.
     let script = kind == Kind::TorchScript && directory.find(&format!("{top}constants.pkl")).is_some();
     let asked = directory.entries.iter().filter(|entry| (entry.size > 0 || entry.compressed > 0) && !is_storage(entry));
+    let mut into = 0;
     for (number, entry) in asked.enumerate() {
-        if number >= LOOKED_INTO {
-            let what = format!("has more than {LOOKED_INTO} entries that may be pickles, and was not checked");
+        if number >= LOOKED_AT || into >= LOOKED_INTO {
+            let most = if into >= LOOKED_INTO { LOOKED_INTO } else { LOOKED_AT };
+            let what = format!("has more than {most} entries that may be pickles, and was not checked");
             scan.note(PickleFact { tier: PickleTier::Unchecked, what, broken: None });
             break;
         }
-        let found = look_into(file, entry, script, level, scan);
-        scan.keep(found)?;
+        let found = look_into(file, entry, Asked { script, named: false, level }, scan);
+        into += usize::from(scan.keep(found)?.unwrap_or(true));
     }
     Ok(())
 }
 
-fn look_into(file: &Window<'_>, entry: &Entry, script: bool, level: u32, scan: &mut Scan) -> Parsed<()> {
+/// Looks into an entry; false when its first bytes told that there is nothing to be looked for.
+fn look_into(file: &Window<'_>, entry: &Entry, asked: Asked, scan: &mut Scan) -> Parsed<bool> {
     let (range, problem) = zip::locate(file, entry)?;
     if let Some(problem) = problem {
         scan.problem(problem);
     }
     if entry.method == 0 {
-        return inner(&file.part(range)?, &entry.name, script, level, scan);
+        let part = file.part(range)?;
+        let start = part.up_to(0, magic::SNIFF)?;
+        if !content::may_hold(start) && !names::is_certain_pickle(&entry.name) {
+            return Ok(false);
+        }
+        content::inner(&part, &entry.name, asked, scan)?;
+        return Ok(!start.starts_with(numpy::MAGIC));
+    }
+    if entry.method == 8 && numpy::is_plain(file, entry, &range)? {
+        return Ok(false);
     }
     let content = zip::unpack(file, entry, range, UNPACKED)?;
     if let Some(problem) = zip::checksum(entry, &content) {
         scan.problem(problem);
     }
-    inner(&Window::of_bytes(&content), &entry.name, script, level, scan)
-}
-
-/// The pickle that bytes under a name are, also within arrays, further archives and compressed data.
-pub(super) fn inner(window: &Window<'_>, name: &str, script: bool, level: u32, scan: &mut Scan) -> Parsed<()> {
-    let start = window.up_to(0, 16)?;
-    let shown = || names::shown(name);
-    if start.starts_with(b"PK\x03\x04") {
-        if level >= LEVELS {
-            let what = format!("has archives within archives, and was not checked in its {}", shown());
-            scan.note(PickleFact { tier: PickleTier::Unchecked, what, broken: None });
-            return Ok(());
-        }
-        let directory = zip::directory(window)?;
-        for finding in &directory.findings {
-            scan.problem(format!("its entry {} {finding}", shown()));
-        }
-        return pickles(window, &directory, kind(&directory, ""), level + 1, scan);
-    }
-    let named = names::is_pickle(name);
-    if start.starts_with(b"7z\xbc\xaf\x27\x1c") {
-        scan.note(unchecked(&format!("its entry {} is a 7z archive", shown())));
-        return Ok(());
-    }
-    let fact = if start.starts_with(numpy::MAGIC) {
-        numpy::pickle(window, name)?
-    } else if legacy::is_legacy(window.up_to(0, 64)?) {
-        Some(legacy::fact(window, name, 0)?)
-    } else if let Some(packed) = compression::sniff(start, named).filter(|_| named) {
-        let content = compression::unpack(window, packed)?;
-        pickle::judge_named(&Window::of_bytes(&content), name)?
-    } else if names::has_extension(name, "pkl") || names::has_extension(name, "pickle") {
-        if script { pickle::judge_script(window, name)? } else { pickle::judge_named(window, name)? }
-    } else {
-        pickle::judge_all(window, name)?
-    };
-    if let Some(fact) = fact {
-        if let Some(problem) = fact.broken.as_ref().filter(|_| named) {
-            scan.problem(format!("its entry {}: {problem}", shown()));
-        }
-        scan.note(fact);
-    }
-    Ok(())
+    content::inner(&file.within(&content), &entry.name, asked, scan)?;
+    Ok(true)
 }

@@ -1,14 +1,18 @@
 //! Zip archives of every kind: what they are, pickles in their entries, and what their own format asks of them. Pure, no I/O.
 
 mod checksums;
+mod content;
+mod described;
 mod entries;
 #[cfg(test)]
 mod tests;
 
+use std::{cell::OnceCell, ops::Range};
+
 use super::{
-    evidence::{CodeFact, Evidence, PickleFact},
+    evidence::{CodeFact, Evidence, Ledger, PickleFact},
     findings::{Notes, UPLOAD_AGAIN},
-    hdf5, keras, names, numpy,
+    keras, magic, names, numpy,
     probe::{Probe, Problem},
     table::Family,
     torch::tensors::Saved,
@@ -17,7 +21,11 @@ use super::{
 };
 use crate::contract::{Depth, Format, PickleTier, Reason};
 
+use content::Asked;
 pub(super) use entries::Scan;
+
+/// The first bytes of an HDF5 file, as Keras 2 wrote under the same name.
+const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
 
 /// What kind of archive it is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -66,16 +74,19 @@ pub(super) struct Found {
 pub(super) const SKOPS: Family = Family {
     claims: |evidence| of_kind(evidence, Kind::Skops).next().is_some(),
     places: |evidence| paths(evidence, Kind::Skops),
-    judged: "the archive; what it names is not imported by itself",
+    judged: "the archive, with every array that its `schema.json` names; what it names is not imported by itself",
     ..Family::of(Format::Skops)
 };
 
 /// A zip archive: every one is read here, whatever format it then belongs to.
 pub(super) fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe>> {
-    // Python finds an archive by its end, whatever stands before it; old models of Keras are HDF5 files under this name.
-    let keras = names::has_extension(path, "keras") && !start.starts_with(hdf5::SIGNATURE);
-    let is_zip = keras || start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06");
-    is_zip.then(|| WindowProbe::boxed(ArchiveFile { path: path.to_owned() }, size, start))
+    let is_zip = start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06");
+    if is_zip {
+        let archive = ArchiveFile { path: path.to_owned(), directory: OnceCell::new() };
+        return Some(WindowProbe::boxed(archive, size, start));
+    }
+    let keras = names::has_extension(path, "keras") && !start.starts_with(HDF5);
+    keras.then(|| Box::new(NoKeras) as Box<dyn Probe>)
 }
 
 /// Files of a kind.
@@ -100,17 +111,59 @@ pub(super) fn follow(evidence: &Evidence) -> Vec<(usize, Box<dyn Probe>)> {
     evidence.all::<Archive>().map(probe).collect()
 }
 
-/// The pickles of an archive within a file, such as an item of a distributed checkpoint.
+/// The pickles of a part of a file, such as an item of a distributed checkpoint.
 pub(super) fn item(window: &Window<'_>) -> Parsed<Scan> {
-    let mut scan = Scan::default();
     // Compressed by a transformation of the writer, it is a pickle all the same.
-    let found = entries::inner(window, "item.distcp", false, 0, &mut scan);
+    contents(window, "item.distcp", false)
+}
+
+/// The pickles of bytes under a name. `certain` when they must be a pickle or hold one.
+pub(super) fn contents(window: &Window<'_>, name: &str, certain: bool) -> Parsed<Scan> {
+    let mut scan = Scan::default();
+    let found = content::inner(window, name, Asked { named: certain, ..Asked::default() }, &mut scan);
     scan.keep(found)?;
     Ok(scan)
 }
 
+/// Whether bytes are an archive, an array or compressed data.
+pub(super) fn is_container(window: &Window<'_>) -> Parsed<bool> {
+    Ok(content::is_container(window.up_to(0, magic::SNIFF)?))
+}
+
+/// The most dangerous pickle of such bytes in a pickle, so many pickles deep. What cannot be read may hold any.
+pub(super) fn within(window: &Window<'_>, place: &str, level: u32) -> Parsed<Option<PickleFact>> {
+    let mut scan = Scan::default();
+    match content::inner(window, place, Asked { level, ..Asked::default() }, &mut scan) {
+        Err(Stop::Bad(problem) | Stop::TooLarge(problem)) => scan.note(entries::unchecked(&problem)),
+        found => found?,
+    }
+    Ok(scan.worst)
+}
+
+/// A file of Keras 3 that does not begin as its archives do. Python finds an archive behind any bytes, so it may be one all the
+/// same, with code in it.
+struct NoKeras;
+
+impl Probe for NoKeras {
+    fn next(&self) -> Option<Range<u64>> {
+        None
+    }
+
+    fn take(&mut self, _: &[u8], _: &mut Ledger) {}
+
+    fn finish(self: Box<Self>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
+        let path = evidence.tree.file(file).path.clone();
+        let shown = names::shown(&path);
+        let message = format!("{shown} is damaged: it begins as no archive of Keras and no HDF5 file; {UPLOAD_AGAIN}");
+        notes.fatal(Reason::Corrupt, Some(&path), message);
+        evidence.note_pickle(file, PickleFact::unchecked("a file of Keras that begins with other bytes"));
+    }
+}
+
 struct ArchiveFile {
     path: String,
+    /// Read once, however often the rest begins again.
+    directory: OnceCell<Directory>,
 }
 
 impl Parse for ArchiveFile {
@@ -121,18 +174,23 @@ impl Parse for ArchiveFile {
     }
 
     fn parse(&self, file: &Window<'_>) -> Parsed<Found> {
-        let directory = zip::directory(file)?;
-        let kind = entries::kind(&directory, &self.path);
+        let directory = if let Some(directory) = self.directory.get() {
+            directory
+        } else {
+            let directory = zip::directory(file)?;
+            self.directory.get_or_init(|| directory)
+        };
+        let kind = entries::kind(directory, &self.path);
         let mut found = Found { kind, ..Found::default() };
         let scan = &mut found.scan;
         match kind {
             Kind::Torch | Kind::TorchScript => {
-                entries::torch_disagreements(&directory, scan);
-                let torch = scan.keep(entries::torch(file, &directory, kind == Kind::TorchScript))?;
+                entries::torch_disagreements(directory, scan);
+                let torch = scan.keep(entries::torch(file, directory, kind == Kind::TorchScript))?;
                 (found.saved, found.unused) = torch.map_or((None, None), |torch| (Some(torch.saved), torch.unused));
             }
             Kind::Keras => {
-                found.keras = scan.keep(keras::archive(file, &directory))?;
+                found.keras = scan.keep(keras::archive(file, directory))?;
                 if let Some(model) = &found.keras {
                     found.code.clone_from(&model.code);
                     found.unused.clone_from(&model.unused);
@@ -141,11 +199,17 @@ impl Parse for ArchiveFile {
                     }
                 }
             }
-            Kind::NumPy => found.counts = scan.keep(numpy::archive(file, &directory))?,
-            Kind::TorchExport | Kind::Skops | Kind::Other => {}
+            Kind::NumPy => found.counts = scan.keep(numpy::archive(file, directory))?,
+            Kind::TorchExport => {
+                scan.keep(described::export(file, directory))?;
+            }
+            Kind::Skops => {
+                scan.keep(described::skops(file, directory))?;
+            }
+            Kind::Other => {}
         }
-        entries::pickles(file, &directory, kind, 0, &mut found.scan)?;
-        found.directory = directory;
+        entries::pickles(file, directory, kind, 0, &mut found.scan)?;
+        found.directory = directory.clone();
         Ok(found)
     }
 

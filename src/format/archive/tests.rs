@@ -3,8 +3,9 @@
 use super::{
     super::{
         pickle::tests::Assembler,
-        tests::{Folder, allowing, assert_bad, assert_good},
-        zip::tests::archive,
+        tests::{Folder, allowing, assert_bad, assert_good, torch_file},
+        window::{Cache, INFLATED},
+        zip::tests::{archive, deflated},
     },
     *,
 };
@@ -141,4 +142,82 @@ fn archives_that_no_library_writes_are_damaged() {
         ("a/version", b"3"),
     ]);
     assert_bad(&judge("model.pt", twice), Reason::Corrupt, "model.pt", "two entries named");
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, content).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// What is unpacked of a file is bounded in all, however often its parser begins again and however deep it lies.
+#[test]
+fn unpacking_is_bounded_in_all() {
+    let zeros = vec![0; 1 << 20];
+    let zeros = deflated(&[("zeros", &zeros)]);
+    let stored: Vec<(String, &[u8])> = (0..100).map(|number| (number.to_string(), zeros.as_slice())).collect();
+    let stored: Vec<(&str, &[u8])> = stored.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect();
+    let bomb = deflated(&[("inner", &archive(&stored))]);
+    let mut cache = Cache::default();
+    cache.insert(0, &bomb);
+    let window = Window::of_file(&cache, bomb.len() as u64);
+    assert_eq!(item(&window).unwrap().worst, None);
+    let once = cache.inflated();
+    assert!((100 << 20..110 << 20).contains(&once), "{once}");
+    for _ in 0..2 {
+        cache.spend((INFLATED - (8 << 20)).saturating_sub(cache.inflated()));
+        assert_eq!(item(&window).unwrap().worst.unwrap().tier, PickleTier::Unchecked);
+        assert!(cache.inflated() <= INFLATED);
+    }
+}
+
+#[test]
+fn compressed_archives_are_what_is_in_them() {
+    let scan = item(&Window::of_bytes(&gzip(&torch_file()))).unwrap();
+    assert_eq!((scan.worst.unwrap().tier, scan.problems), (PickleTier::None, Vec::<String>::new()));
+    let verdict = judge("m.pt.gz", gzip(&saved(&pickle([2, 3], 6), &[1; 24])));
+    assert_good(&verdict);
+    assert_eq!(verdict.contents.pickle, Some(PickleTier::TensorsOnly));
+    let mut cut = torch_file();
+    cut.pop();
+    assert_bad(&judge("m.pt.gz", gzip(&cut)), Reason::Corrupt, "m.pt.gz", "truncated");
+}
+
+#[test]
+fn raw_weights_are_passed_over_however_many() {
+    let weights: Vec<(String, Vec<u8>)> = (0..1200u32)
+        .map(|number| {
+            (format!("m/data/weights/weight_{number}"), [number.to_le_bytes(), *b"\x80\x02\x3f\xbe"].concat())
+        })
+        .collect();
+    let mut entries: Vec<(&str, &[u8])> =
+        weights.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    entries.push(("m/archive_format", b"pt2"));
+    let verdict = judge("model.pt2", archive(&entries));
+    assert_good(&verdict);
+    assert_eq!(verdict.contents.format, Some(Format::TorchExport));
+}
+
+#[test]
+fn what_documents_in_an_archive_name_is_there() {
+    let config = br#"{"config": {"w": {"path_name": "weight_0", "use_pickle": false}}}"#;
+    let export = |weight: &str, config: &[u8]| {
+        archive(&[
+            (&format!("m/data/weights/{weight}"), b"1234"),
+            ("m/data/weights/model_weights_config.json", config),
+            ("m/archive_format", b"pt2"),
+        ])
+    };
+    assert_good(&judge("m.pt2", export("weight_0", config)));
+    let verdict = judge("m.pt2", export("weight_1", config));
+    assert_bad(&verdict, Reason::Corrupt, "m.pt2", "m/data/weights/weight_0 is missing");
+    assert_bad(&judge("m.pt2", export("weight_0", &config[..40])), Reason::Corrupt, "m.pt2", "no usable JSON");
+    let schema = br#"{"content": [{"type": "numpy", "file": "1.npy", "content": {"file": {"file": "1.npy"}}}]}"#;
+    let array = b"\x93NUMPY\x01\0\x38\0{'descr': '|u1', 'fortran_order': False, 'shape': (), }\n1";
+    let skops = |name: &str, schema: &[u8]| archive(&[(name, array), ("schema.json", schema)]);
+    let verdict = judge("m.skops", skops("1.npy", schema));
+    assert_good(&verdict);
+    assert_eq!(verdict.contents.format, Some(Format::Skops));
+    assert_bad(&judge("m.skops", skops("2.npy", schema)), Reason::Corrupt, "m.skops", "1.npy is missing");
+    assert_bad(&judge("m.skops", skops("1.npy", &schema[..40])), Reason::Corrupt, "m.skops", "no usable JSON");
 }

@@ -8,10 +8,11 @@ use super::super::{
     findings::Notes,
     names,
     pickle::{self, Limits, Stream, Value, ValueId, Values},
-    probe::Problem,
+    probe::{Problem, note_problem},
     torch::tensors::dtype,
     window::{Parse, Parsed, Window},
 };
+use crate::contract::PickleTier;
 
 const MODULE: &str = "torch.distributed.checkpoint.metadata";
 
@@ -50,8 +51,9 @@ impl Parse for MetadataFile {
     }
 
     fn parse(&self, file: &Window<'_>) -> Parsed<Self::Output> {
-        let fact = pickle::judge_named(file, "")?;
-        let stream = pickle::read(file, 0, &Limits::WHOLE)?;
+        let context = pickle::Context { named: true, metadata: true, ..pickle::Context::default() };
+        let fact = pickle::judge(file, "", context)?;
+        let stream = pickle::read(file, 0, &Limits::METADATA)?;
         let found = stream.problem.clone().map_or_else(|| metadata(&stream), Err);
         Ok((fact, found))
     }
@@ -67,8 +69,11 @@ impl Parse for MetadataFile {
                     Err(problem) => super::unreadable(file, &problem, evidence, notes),
                 }
             }
-            Err(Problem::Broken(problem) | Problem::TooLarge(problem)) => {
-                super::unreadable(file, &problem, evidence, notes);
+            Err(Problem::Broken(problem)) => super::unreadable(file, &problem, evidence, notes),
+            Err(Problem::TooLarge(problem)) => {
+                let what = format!("was not checked ({problem})");
+                evidence.note_pickle(file, PickleFact { tier: PickleTier::Unchecked, what, broken: None });
+                note_problem(&Problem::TooLarge(problem), file, evidence, notes);
             }
             Err(Problem::Foreign) => {}
         }

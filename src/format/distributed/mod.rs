@@ -70,9 +70,30 @@ fn is_whole(evidence: &Evidence) -> bool {
 
 /// Folders with `.distcp` files.
 fn places(evidence: &Evidence) -> Vec<String> {
-    let files = evidence.tree.iter().filter(|(_, file)| is_data(&file.path));
-    let mut folders: Vec<String> = files.map(|(_, file)| names::folder(&file.path).to_owned()).collect();
-    folders.dedup();
+    folders(evidence).into_keys().map(str::to_owned).collect()
+}
+
+/// What lies in a folder with `.distcp` files.
+#[derive(Default)]
+struct Folder<'a> {
+    /// Its `.distcp` files.
+    data: Vec<(usize, &'a str)>,
+    /// Whether it has metadata, of all ranks or of one.
+    metadata: bool,
+}
+
+/// All folders with `.distcp` files, in one pass over all files.
+fn folders(evidence: &Evidence) -> BTreeMap<&str, Folder<'_>> {
+    let mut folders: BTreeMap<&str, Folder<'_>> = BTreeMap::new();
+    for (file, listed) in evidence.tree.iter() {
+        let path = listed.path.as_str();
+        if is_data(path) {
+            folders.entry(names::folder(path)).or_default().data.push((file, path));
+        } else if is_metadata(names::base(path)) {
+            folders.entry(names::folder(path)).or_default().metadata = true;
+        }
+    }
+    folders.retain(|_, folder| !folder.data.is_empty());
     folders
 }
 
@@ -139,20 +160,30 @@ fn follow(evidence: &Evidence) -> Vec<FileProbe> {
     let mut probes: Vec<FileProbe> = parts::follow(evidence);
     for (path, slices) in placed(evidence) {
         if let Some(file) = evidence.tree.find(&path) {
-            let size = evidence.tree.file(file).size;
-            let ranges = slices.iter().map(|slice| slice.offset..slice.offset.saturating_add(slice.length));
-            let mut end = 0;
-            // Items that lie over each other are refused below, so they need not be read, however many they are.
-            let within = ranges.filter(|range| range.end <= size && !range.is_empty()).filter(|range| {
-                let apart = range.start >= end;
-                end = if apart { range.end } else { end };
-                apart
-            });
-            let within: Vec<_> = within.collect();
+            let within = spans(&slices, evidence.tree.file(file).size);
             probes.push((file, Box::new(Slices::new(within))));
         }
     }
     probes
+}
+
+/// The items of a file in their order, and what lies between them: no loader of torch's reads that, but others read the file as
+/// what it begins with. Items that lie over each other are refused below, so they need not be read, however many they are.
+fn spans(slices: &[&Slice], size: u64) -> Vec<Range<u64>> {
+    let mut end = 0;
+    let mut spans = Vec::new();
+    for slice in slices {
+        let range = slice.offset..slice.offset.saturating_add(slice.length);
+        if range.is_empty() || range.start < end || range.end > size {
+            continue;
+        }
+        if range.start > end {
+            spans.push(end..range.start);
+        }
+        end = range.end;
+        spans.push(range);
+    }
+    spans
 }
 
 fn check(evidence: &mut Evidence, notes: &mut Notes) {
@@ -162,22 +193,30 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
         check_file(evidence, path, slices, notes);
     }
     let mut unread = Vec::new();
-    for folder in places(evidence) {
-        megatron_mark(evidence, &folder, notes);
+    let read: BTreeSet<&str> =
+        evidence.all::<Metadata>().map(|(file, _)| names::folder(&evidence.tree.file(file).path)).collect();
+    for (folder, Folder { data, metadata }) in folders(evidence) {
+        megatron_mark(evidence, folder, notes);
         let has = |name: &str| evidence.tree.find(&format!("{folder}{name}")).is_some();
-        let ranks = evidence.tree.below(&folder).any(|(_, file)| {
-            file.path.strip_prefix(folder.as_str()).is_some_and(|name| !name.contains('/') && is_metadata(name))
-        });
-        let data =
-            evidence.tree.below(&folder).filter(|(_, file)| names::folder(&file.path) == folder && is_data(&file.path));
-        if ranks {
-            let left: Vec<&str> =
-                data.map(|(_, file)| file.path.as_str()).filter(|path| !placed.contains_key(*path)).collect();
-            let left = if has(METADATA) { left } else { ranks_without(evidence, &folder, left, notes) };
-            leftovers(evidence, &folder, &left, notes);
+        if metadata {
+            let left = data.into_iter().filter(|(_, path)| !placed.contains_key(*path));
+            // Ranks without items leave empty files.
+            let left: Vec<(usize, &str)> = left.filter(|(file, _)| evidence.tree.file(*file).size > 0).collect();
+            unread.extend(
+                left.iter()
+                    .map(|(file, _)| (*file, "a part of a distributed checkpoint that its metadata does not name")),
+            );
+            let left = left.into_iter().map(|(_, path)| path).collect();
+            let left = if has(METADATA) { left } else { ranks_without(evidence, folder, left, notes) };
+            // Files of another save are harmless, unless the metadata itself could not be read.
+            if read.contains(folder) {
+                leftovers(folder, &left, notes);
+            }
             continue;
         }
-        unread.extend(data.map(|(file, _)| file));
+        unread.extend(
+            data.into_iter().map(|(file, _)| (file, "a part of a distributed checkpoint without its metadata")),
+        );
         let missing = format!("{folder}{METADATA}");
         let cause = if has(".metadata.tmp") { ": only its unfinished form .metadata.tmp is there" } else { "" };
         let message = format!(
@@ -186,8 +225,8 @@ fn check(evidence: &mut Evidence, notes: &mut Notes) {
         );
         notes.fatal(Reason::Incomplete, Some(&missing), message);
     }
-    for file in unread {
-        evidence.note_pickle(file, PickleFact::unchecked("a part of a distributed checkpoint without its metadata"));
+    for (file, kind) in unread {
+        evidence.note_pickle(file, PickleFact::unchecked(kind));
     }
 }
 
@@ -223,12 +262,7 @@ fn megatron_mark(evidence: &Evidence, folder: &str, notes: &mut Notes) {
     }
 }
 
-/// Files of another save are harmless, unless the metadata itself could not be read.
-fn leftovers(evidence: &Evidence, folder: &str, left: &[&str], notes: &mut Notes) {
-    let read = evidence.all::<Metadata>().any(|(file, _)| names::folder(&evidence.tree.file(file).path) == folder);
-    if !read {
-        return;
-    }
+fn leftovers(folder: &str, left: &[&str], notes: &mut Notes) {
     for path in left.iter().take(SHOWN) {
         let message = format!(
             "{} is left over from another save: {folder}{METADATA} does not name it; delete it",

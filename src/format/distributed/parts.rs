@@ -118,14 +118,18 @@ pub(super) fn places(evidence: &Evidence) -> Vec<String> {
 
 /// Whether what the ranks wrote is all there is: nobody has put it together.
 pub(super) fn claims(evidence: &Evidence) -> bool {
-    let (folders, whole) = (folders(evidence), consolidated(evidence));
+    let (folders, whole) = (folders(evidence), whole_tensors(evidence));
     !folders.is_empty() && folders.keys().all(|folder| !is_consolidated(&whole, folder))
 }
 
 /// Folders with whole tensors.
-fn consolidated(evidence: &Evidence) -> BTreeSet<&str> {
-    let is = |path: &&str| names::is_safetensors(path) && names::rank_shard(names::base(path)).is_none();
-    evidence.tree.iter().map(|(_, file)| file.path.as_str()).filter(is).map(names::folder).collect()
+fn whole_tensors(evidence: &Evidence) -> BTreeSet<&str> {
+    let paths = evidence.tree.iter().map(|(_, file)| file.path.as_str());
+    let is_whole = |path: &&str| {
+        let name = names::base(path);
+        names::is_safetensors(name) && names::rank_shard(name).is_none()
+    };
+    paths.filter(is_whole).map(names::folder).collect()
 }
 
 /// Whether the whole tensors lie beside the folder, or in it.
@@ -134,7 +138,7 @@ fn is_consolidated(whole: &BTreeSet<&str>, folder: &str) -> bool {
 }
 
 pub(super) fn check(evidence: &mut Evidence, notes: &mut Notes) {
-    let whole = consolidated(evidence);
+    let whole = whole_tensors(evidence);
     for (folder, files) in folders(evidence) {
         let problems = problems(evidence, folder, &files);
         let consolidated = is_consolidated(&whole, folder);
@@ -257,13 +261,14 @@ fn uneven(parts: &BTreeSet<&Part>) -> Option<(Reason, String)> {
 
 /// Tensors and elements of what was not put together.
 pub(super) fn counts(evidence: &Evidence) -> Counts {
-    let (mut counts, consolidated) = (Counts::default(), consolidated(evidence));
+    let mut counts = Counts::default();
+    let whole = whole_tensors(evidence);
     for (folder, files) in folders(evidence) {
-        if is_consolidated(&consolidated, folder) {
+        if is_consolidated(&whole, folder) {
             continue;
         }
         for parts in tensors(evidence, files.iter().map(|(file, _)| *file)).values() {
-            let elements = whole(parts).and_then(|size| volume(&size));
+            let elements = self::whole(parts).and_then(|size| volume(&size));
             if let (Some(part), Some(elements)) = (parts.first(), elements) {
                 counts.add(part.dtype, elements);
             }

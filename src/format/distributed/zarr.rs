@@ -186,8 +186,9 @@ fn check_array(evidence: &Evidence, folder: &str, array: &Array, notes: &mut Not
         match evidence.tree.find(&path).map(|file| evidence.tree.file(file).size) {
             None => {
                 lost += 1;
-                if lost <= SHOWN {
-                    missing(&path, &format!("{folder}{ARRAY} describes {all} chunks"), notes);
+                missing(&path, &format!("{folder}{ARRAY} describes {all} chunks"), notes);
+                if lost >= SHOWN {
+                    break;
                 }
             }
             Some(size) if bytes.is_some_and(|bytes| bytes != size) => {
@@ -232,7 +233,10 @@ pub(super) fn count(evidence: &Evidence, counts: &mut Counts) {
 mod tests {
     use super::super::super::tests::{Folder, assert_bad, assert_good, torch_file};
     use super::*;
-    use crate::contract::Format;
+    use crate::{
+        contract::{Depth, Format},
+        format::File,
+    };
 
     fn array(dtype: &str, compressor: &str) -> String {
         format!(
@@ -271,6 +275,20 @@ mod tests {
             "model.weight/1.0",
             "has 11 bytes",
         );
+    }
+
+    #[test]
+    fn a_few_missing_chunks_are_enough() {
+        let file = |path: &str| File { path: path.to_owned(), size: 1 };
+        let tree = Tree::new(["common.pt", "metadata.json", "w/.zarray"].map(file).to_vec());
+        let mut evidence = Evidence::new(tree, Depth::Headers, false);
+        evidence.put(1, Config { backend: "zarr".to_owned() });
+        let array = Array { shape: vec![CHUNKS], chunks: vec![1], separator: '.', dtype: None, compressed: false };
+        evidence.put(2, array);
+        let mut notes = Notes::default();
+        check(&evidence, &mut notes);
+        assert_eq!(notes.finish().1, SHOWN as u64);
+        assert!(evidence.tree.looked.get() < 200, "{}", evidence.tree.looked.get());
     }
 
     #[test]

@@ -38,9 +38,9 @@ fn ranks(evidence: &Evidence) -> BTreeMap<(&str, &str), BTreeSet<Rank>> {
     ranks
 }
 
-/// Whether a folder holds folders of ranks.
-pub(super) fn has_ranks(evidence: &Evidence, folder: &str) -> bool {
-    ranks(evidence).keys().any(|(place, _)| *place == folder)
+/// Folders that hold folders of ranks.
+pub(super) fn places(evidence: &Evidence) -> BTreeSet<&str> {
+    ranks(evidence).into_keys().map(|(place, _)| place).collect()
 }
 
 /// Every rank up to the largest has its file.

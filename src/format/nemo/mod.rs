@@ -64,17 +64,18 @@ fn places(evidence: &Evidence) -> Vec<String> {
 /// Folders of NeMo 1: a configuration, and weights beside it. In an archive, a configuration is enough.
 fn first(evidence: &Evidence) -> BTreeSet<&str> {
     let packed = evidence.level > 0;
+    let ranks = grid::places(evidence);
     let configs = evidence.tree.iter().filter(|(_, file)| names::base(&file.path) == CONFIG);
     configs
         .map(|(_, file)| names::folder(&file.path))
-        .filter(|folder| (packed && *folder == evidence.tree.home()) || has_weights(evidence, folder))
+        .filter(|folder| (packed && *folder == evidence.tree.home()) || has_weights(evidence, &ranks, folder))
         .collect()
 }
 
-fn has_weights(evidence: &Evidence, folder: &str) -> bool {
+fn has_weights(evidence: &Evidence, ranks: &BTreeSet<&str>, folder: &str) -> bool {
     evidence.tree.find(&format!("{folder}{WEIGHTS}")).is_some()
         || has_any(evidence, &format!("{folder}{FOLDER}"))
-        || grid::has_ranks(evidence, folder)
+        || ranks.contains(folder)
 }
 
 /// Folders of NeMo 2.
@@ -93,12 +94,13 @@ fn is_context(evidence: &Evidence, folder: &str) -> bool {
 }
 
 fn has_any(evidence: &Evidence, folder: &str) -> bool {
-    evidence.tree.iter().any(|(_, file)| file.path.starts_with(folder))
+    evidence.tree.below(folder).next().is_some()
 }
 
 fn check(evidence: &mut Evidence, notes: &mut Notes) {
+    let ranks = grid::places(evidence);
     for folder in first(evidence) {
-        check_first(evidence, folder, notes);
+        check_first(evidence, &ranks, folder, notes);
     }
     for folder in second(evidence) {
         check_second(evidence, folder, notes);
@@ -113,9 +115,9 @@ fn missing(path: &str, why: &str, notes: &mut Notes) {
     notes.fatal(Reason::Incomplete, Some(path), message);
 }
 
-fn check_first(evidence: &Evidence, folder: &str, notes: &mut Notes) {
+fn check_first(evidence: &Evidence, ranks: &BTreeSet<&str>, folder: &str, notes: &mut Notes) {
     let path = format!("{folder}{CONFIG}");
-    if !has_weights(evidence, folder) {
+    if !has_weights(evidence, ranks, folder) {
         missing(&format!("{folder}{WEIGHTS}"), "and there are no weights in another form", notes);
     }
     let config = match config(evidence, folder) {

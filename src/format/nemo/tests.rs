@@ -2,12 +2,15 @@
 
 use std::io::Write;
 
-use super::super::{
-    Verdict,
-    pickle::tests::Assembler,
-    tar::tests::archive,
-    tests::{Folder, allowing, assert_bad, assert_good, torch_file},
-    zip::tests::archive as zip,
+use super::{
+    super::{
+        File, Verdict,
+        pickle::tests::Assembler,
+        tar::tests::archive,
+        tests::{Folder, allowing, assert_bad, assert_good, torch_file},
+        zip::tests::archive as zip,
+    },
+    Evidence, Notes, Tree, check,
 };
 use crate::contract::{Component, Depth, Format, PickleTier, Reason, Validation};
 
@@ -241,4 +244,15 @@ fn folders_of_that_name_are_not_all_of_nemo() {
     let verdict = Folder::new([("model_config.yaml", b"a: 1".to_vec()), ("model.pt", torch_file())]).judge();
     assert_good(&verdict);
     assert_eq!(verdict.contents.format, Some(Format::Torch));
+}
+
+/// Every folder is looked at for itself.
+#[test]
+fn many_folders_cost_what_their_files_cost() {
+    let names = ["model_config.yaml", "model_weights/x", "context/io.json", "context/model.yaml", "weights/x"];
+    let file = |folder: u32, name: &str| File { path: format!("{folder}/{name}"), size: 1 };
+    let files: Vec<File> = (0..1000).flat_map(|folder| names.map(|name| file(folder, name))).collect();
+    let mut evidence = Evidence::new(Tree::new(files), Depth::Headers, false);
+    check(&mut evidence, &mut Notes::default());
+    assert!(evidence.tree.looked.get() < 500_000, "{}", evidence.tree.looked.get());
 }

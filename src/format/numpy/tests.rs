@@ -1,7 +1,10 @@
 //! Arrays as NumPy writes them, and damaged ones.
 
 use super::{
-    super::{pickle::tests::Assembler, zip::tests::archive},
+    super::{
+        pickle::tests::Assembler,
+        zip::tests::{archive, deflated},
+    },
     *,
 };
 use crate::{
@@ -103,4 +106,45 @@ fn only_headers_that_mean_one_thing_are_read() {
         let verdict = judged(header);
         assert!(!verdict.is_good(), "{header}: {}", verdict.message);
     }
+}
+
+#[test]
+fn one_file_takes_several_arrays() {
+    let (first, second) = (npy("'<f4'", "(2, 3)", &[0; 24]), npy("'<c32'", "(2,)", &[0; 64]));
+    let both = [first.clone(), second.clone()].concat();
+    let verdict = judge("a.npy", both.clone());
+    assert_good(&verdict);
+    assert_eq!((verdict.contents.tensors, verdict.contents.parameters), (Some(2), Some(8)));
+    for length in (1..both.len()).filter(|length| *length != first.len()) {
+        assert!(!judge("a.npy", both[..length].to_vec()).is_good(), "{length}");
+    }
+    let marker = Assembler::protocol(3).global("os", "system").call("marker").stop();
+    let objects = [first, npy("'|O'", "(1,)", &marker)].concat();
+    assert_bad(&judge("a.npy", objects), Reason::UnsafePickle, "a.npy", "imports os.system");
+}
+
+#[test]
+fn deflated_arrays_are_read_at_their_beginning() {
+    let large = npy("'<f4'", "(9000000,)", &vec![0; 36_000_000]);
+    let verdict = judge("a.npz", deflated(&[("x.npy", &large)]));
+    assert_good(&verdict);
+    assert_eq!(verdict.contents.parameters, Some(9_000_000));
+    let short = deflated(&[("x.npy", &large[..large.len() - 4])]);
+    assert_bad(&judge("a.npz", short), Reason::Corrupt, "a.npz", "x.npy: it has");
+    let marker = Assembler::protocol(3).global("os", "system").call("marker").stop();
+    let objects = deflated(&[("x.npy", &npy("'|O'", "(1,)", &marker))]);
+    assert_bad(&judge("a.npz", objects), Reason::UnsafePickle, "a.npz", "imports os.system");
+}
+
+#[test]
+fn archives_may_have_many_arrays_and_arrays_may_be_compressed() {
+    let one = npy("'<i8'", "(2,)", &[0; 16]);
+    let names: Vec<String> = (0..1500).map(|number| format!("arr_{number}.npy")).collect();
+    let entries: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), one.as_slice())).collect();
+    let verdict = judge("a.npz", archive(&entries));
+    assert_good(&verdict);
+    assert_eq!(verdict.contents.tensors, Some(1500));
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &one).unwrap();
+    assert_good(&judge("x.npy.gz", encoder.finish().unwrap()));
 }

@@ -7,12 +7,16 @@
 //! - `torch._tensor._rebuild_from_type_v2` calls its first argument. That must be one of torch's own functions for tensors.
 //! - `numpy.ndarray` takes bytes for the addresses of Python objects when it is called with them. It may be named, which arrays
 //!   need, and not be called.
-//! - A `numpy.dtype` believes its state: flags that do not fit it, or fields, make bytes into addresses as well.
+//! - A `numpy.dtype` believes its state: flags that do not fit it, or fields, make bytes into addresses as well, and another size
+//!   than its text's makes arrays end elsewhere than they seem to.
 //! - Classes of training libraries whose constructors read files or the environment or open connections may be made as pickles
 //!   make objects, without their constructors, and not be called.
+//! - `copyreg._reconstructor` makes an object in that way when its base is `object`; the constructor of any other base is called.
+//! - joblib's wrapper of an array must be made and described once, where it is seen: joblib reads the array behind it by what it
+//!   is then.
 //!
-//! The others that call what they are given (`copyreg._reconstructor`, `collections.defaultdict`, the constructors of
-//! `numpy.random._pickle`) can be given nothing but imports, and each of those was judged by itself.
+//! The others that call what they are given (`collections.defaultdict`, the constructors of `numpy.random._pickle`) can be given
+//! nothing but imports, and each of those was judged by itself.
 //!
 //! States: Python calls `__setstate__` of an object, or sets attributes. Of the classes on the lists, `numpy.ndarray` checks the
 //! size of its data and that Python objects come as a list; `numpy.dtype` is checked here; generators of random numbers take
@@ -21,6 +25,7 @@
 
 use super::{
     globals::{self, Usage},
+    joblib,
     values::{Value, ValueId, Values},
 };
 
@@ -62,24 +67,47 @@ fn is_simple(text: &str) -> bool {
     digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// What is wrong with a state; completes "FILE ".
+/// What is wrong with a state that an object is about to be given; completes "FILE ".
 pub(super) fn state(values: &Values, target: ValueId, state: ValueId) -> Option<String> {
-    if values.callable(target) != Some(("numpy", "dtype")) {
-        return None;
+    match values.callable(target) {
+        // Python adds a second state to the first, and joblib reads an array behind both.
+        Some(joblib::WRAPPER) => {
+            let again = matches!(values.get(target), Value::Object(object) if object.state.is_some());
+            again.then(|| "describes one array twice".to_owned())
+        }
+        Some(("numpy", "dtype")) => dtype_state(values, target, state),
+        _ => None,
     }
+}
+
+fn dtype_state(values: &Values, target: ValueId, state: ValueId) -> Option<String> {
     let wrong = Some("describes a data type in a way that is not followed".to_owned());
     // (version, byte order, subarray, names, fields, size, alignment, flags[, unit])
     let Some([_, _, subarray, names, fields, size, _, flags, ..]) = values.elements(state) else { return wrong };
     let none = |id: &ValueId| *values.get(*id) == Value::None;
-    let objects = values.is_call(target, "numpy", "dtype").and_then(|arguments| values.text(*arguments.first()?));
-    let objects = objects.is_some_and(|text| text.trim_start_matches(['<', '>', '|', '=']).starts_with('O'));
+    let text = values.is_call(target, "numpy", "dtype").and_then(|arguments| values.text(*arguments.first()?));
+    let text = text.unwrap_or_default().trim_start_matches(['<', '>', '|', '=']);
+    let objects = text.starts_with('O');
     let flags = match values.int(*flags) {
         Some(63) => objects,
         Some(0 | 8) => !objects,
         _ => false,
     };
-    let fits = none(subarray) && none(names) && none(fields) && flags && values.int(*size).is_some();
+    let sized = values.int(*size).is_some_and(|size| flexible(text).is_none_or(|own| own == Some(size)));
+    let fits = none(subarray) && none(names) && none(fields) && flags && sized;
     if fits { None } else { wrong }
+}
+
+/// The size of texts and raw bytes, none inside when it is not told; none for types of one size, which keep it.
+#[allow(clippy::option_option, reason = "a type that has no size of its own, and a size that is not told")]
+fn flexible(text: &str) -> Option<Option<i64>> {
+    let (kind, digits) = (text.chars().next()?, text.get(1..)?);
+    let size = digits.parse::<i64>().ok();
+    match kind {
+        'U' => Some(size.and_then(|size| size.checked_mul(4))),
+        'S' | 'V' | 'a' | 'c' if kind != 'c' || digits.is_empty() => Some(size),
+        _ => None,
+    }
 }
 
 /// Where a function is handed on that must not be, when all of the stream is known.
@@ -100,7 +128,11 @@ pub(super) fn misused(values: &Values, root: Option<ValueId>) -> Option<String> 
             Value::Dict(entries) => held.extend(entries.iter().flat_map(|(key, value)| [key, value])),
             Value::Persistent(key) => held.push(*key),
             Value::Object(object) => {
-                if values.is_call(id, "copyreg", "_reconstructor").is_some() {
+                let made = values.is_call(id, "copyreg", "_reconstructor").unwrap_or_default();
+                if let [class, base, ..] = made
+                    && values.global(*base) == Some(("builtins", "object"))
+                    && values.global(*class) != Some(joblib::WRAPPER)
+                {
                     excused.push(object.arguments);
                 }
                 held.extend(object.state.iter().chain(&object.items));

@@ -8,8 +8,12 @@ use crate::format::window::{Parsed, Stop, Window};
 
 /// More dimensions than NumPy has.
 const DIMENSIONS: usize = 64;
-/// More attributes than a wrapper has.
-const ATTRIBUTES: usize = 16;
+/// The class of the wrappers.
+pub(super) const WRAPPER: (&str, &str) = ("joblib.numpy_pickle", "NumpyArrayWrapper");
+/// What a wrapper's state consists of. Any other attribute could stand in the way of a method that joblib calls.
+const ATTRIBUTES: [&str; 6] = ["subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"];
+/// More entries than a wrapper's state has, also where some are set twice.
+const ENTRIES: usize = 16;
 
 /// Where the stream goes on behind a raw array, and the pickle that an array of Python objects is.
 pub(super) struct Gap {
@@ -36,7 +40,7 @@ struct Described {
 /// # Errors
 /// `Bad` when the wrapper cannot be followed; what the window says.
 pub(super) fn gap(window: &Window<'_>, values: &Values, id: ValueId, at: u64, level: u32) -> Parsed<Option<Gap>> {
-    if values.callable(id) != Some(("joblib.numpy_pickle", "NumpyArrayWrapper")) {
+    if values.callable(id) != Some(WRAPPER) {
         return Ok(None);
     }
     let unknown = || Stop::Bad(format!("the array behind byte {at} is described in a way that joblib does not"));
@@ -62,12 +66,16 @@ fn described(values: &Values, id: ValueId) -> Option<Described> {
     let Value::Object(object) = values.get(id) else { return None };
     let Value::Dict(state) = values.get(object.state?) else { return None };
     // A key that is no plain text may still be one of these names to Python.
-    let texts = state.iter().filter(|(key, _)| values.text(*key).is_some()).count();
-    if state.len() > ATTRIBUTES || texts != state.len() {
+    let is_own = |key: ValueId| values.text(key).is_some_and(|key| ATTRIBUTES.contains(&key));
+    if state.len() > ENTRIES || !state.iter().all(|(key, _)| is_own(*key)) {
         return None;
     }
     let attribute = |name| values.attribute(id, name);
-    let shape = values.elements(attribute("shape")?).filter(|shape| shape.len() <= DIMENSIONS)?;
+    // What a call makes may have had other elements before those that are added to it here.
+    let Value::Tuple(shape) = values.get(attribute("shape")?) else { return None };
+    if shape.len() > DIMENSIONS {
+        return None;
+    }
     let sizes = shape.iter().map(|size| values.size(*size));
     let elements = sizes.into_iter().try_fold(1u64, |product, size| product.checked_mul(size?))?;
     let padded = match attribute("numpy_array_alignment_bytes").map(|id| values.get(id)) {
@@ -83,7 +91,9 @@ fn element_size(values: &Values, dtype: ValueId) -> Option<Size> {
     let text = values.text(*values.is_call(dtype, "numpy", "dtype")?.first()?)?;
     let kind = text.chars().next()?;
     let digits = text.get(1..)?;
-    let digits = digits.strip_suffix(']').and_then(|unit| Some(unit.split_once('[')?.0)).unwrap_or(digits);
+    // Dates have a unit behind their size.
+    let dated = digits.strip_suffix(']').filter(|_| matches!(kind, 'm' | 'M'));
+    let digits = dated.and_then(|unit| Some(unit.split_once('[')?.0)).unwrap_or(digits);
     let number = digits.parse::<u64>().ok();
     match kind {
         'O' => Some(Size::Objects),

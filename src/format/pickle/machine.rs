@@ -3,8 +3,11 @@
 mod calls;
 mod containers;
 mod literals;
+mod memo;
 
 use std::collections::BTreeMap;
+
+use memo::Memo;
 
 use super::{
     Import, Limits, Stream, gadgets,
@@ -65,7 +68,7 @@ pub(super) struct Machine<'a> {
     compared: u64,
     stack: Vec<ValueId>,
     marks: Vec<usize>,
-    memo: BTreeMap<u64, ValueId>,
+    memo: Memo,
     /// `None`, the truth values, the empty tuple and small integers, once they were seen.
     known: BTreeMap<i64, ValueId>,
     values: Values,
@@ -93,7 +96,7 @@ pub(super) fn run(window: Window<'_>, begin: u64, limits: &Limits, gap: Gap<'_>)
         compared: 0,
         stack: Vec::new(),
         marks: Vec::new(),
-        memo: BTreeMap::new(),
+        memo: Memo::default(),
         known: BTreeMap::new(),
         values: Values::default(),
         imports: Vec::new(),
@@ -196,8 +199,8 @@ impl Machine<'_> {
 
     /// About the memory that is in use, in bytes; vectors may have twice the room of what is in them.
     fn held(&self) -> u64 {
-        let (stack, marks, memo) = (self.stack.len() as u64, self.marks.len() as u64, self.memo.len() as u64);
-        self.values.held() + 8 * stack + 16 * marks + 40 * memo
+        let (stack, marks) = (self.stack.len() as u64, self.marks.len() as u64);
+        self.values.held() + 8 * stack + 16 * marks + self.memo.held()
     }
 
     fn raise(&mut self, tier: PickleTier, offence: impl FnOnce() -> String) {

@@ -19,6 +19,7 @@ pub(super) use values::{Value, ValueId, Values};
 use std::collections::BTreeMap;
 
 use super::{
+    archive,
     evidence::PickleFact,
     magic,
     torch::legacy,
@@ -49,6 +50,8 @@ impl Limits {
         Self { bytes: 48 << 20, opcodes: 20_000_000, memory: 24 << 20, jump: 1 << 20, lenient: true, script: false };
     /// For bytes that may be anything.
     pub const GUESS: Self = Self { bytes: 1 << 20, opcodes: 200_000, memory: 8 << 20, lenient: false, ..Self::WHOLE };
+    /// For the metadata of distributed checkpoints, which has objects for every chunk of every tensor.
+    pub const METADATA: Self = Self { memory: 192 << 20, ..Self::WHOLE };
     /// Longest text that is kept, in bytes.
     pub(super) const TEXT: u64 = 4 << 10;
     /// The most texts and arrays of one stream that are not fetched.
@@ -59,8 +62,8 @@ impl Limits {
 const RETURNED_TO: u64 = 16 << 20;
 /// The most streams one after another.
 const STREAMS: usize = 4096;
-/// The most levels of pickles in bytes of pickles.
-const NESTED: u32 = 3;
+/// The most levels of pickles in bytes of pickles, also in archives in them.
+const NESTED: u32 = 4;
 /// The most bytes objects of a stream that are looked into for pickles.
 const NESTED_BYTES: usize = 4096;
 
@@ -109,13 +112,15 @@ impl Stream {
 
 /// What is known of a window besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Context {
-    /// It is a pickle by its name, or because something loads it as one.
-    named: bool,
-    /// It lies in an archive of TorchScript.
-    script: bool,
-    /// In so many pickles it lies.
-    level: u32,
+pub(super) struct Context {
+    /// It is a pickle by its name, or because something loads it as one: one that cannot be followed is code.
+    pub named: bool,
+    /// It lies in an archive of TorchScript, whose own loader reads it.
+    pub script: bool,
+    /// It is the metadata of a distributed checkpoint.
+    pub metadata: bool,
+    /// In so many pickles and archives it lies.
+    pub level: u32,
 }
 
 /// Reads one stream from `at`. What a stream may do wrong is said in the stream.
@@ -161,14 +166,6 @@ pub(super) fn judge_named(window: &Window<'_>, place: &str) -> Parsed<Option<Pic
     judge(window, place, Context { named: true, ..Context::default() })
 }
 
-/// As [`judge_named`], for the pickles that TorchScript's own loader reads.
-///
-/// # Errors
-/// `Need` and `TooLarge`.
-pub(super) fn judge_script(window: &Window<'_>, place: &str) -> Parsed<Option<PickleFact>> {
-    judge(window, place, Context { named: true, script: true, level: 0 })
-}
-
 /// Reads and judges the one stream that begins at `at`, and the pickles in its bytes; what comes behind it is not looked at.
 ///
 /// # Errors
@@ -202,15 +199,21 @@ fn worse(worst: &mut Option<PickleFact>, fact: PickleFact) {
     }
 }
 
-fn judge(window: &Window<'_>, place: &str, context: Context) -> Parsed<Option<PickleFact>> {
+/// As [`judge_all`], with what is known of the window.
+///
+/// # Errors
+/// `Need` and `TooLarge`.
+pub(super) fn judge(window: &Window<'_>, place: &str, context: Context) -> Parsed<Option<PickleFact>> {
     let mut worst = None;
     let mut at = 0;
     for number in 0..STREAMS {
         if at >= window.len() {
             return Ok(worst);
         }
-        let sure = is_marked(window, at)? || (context.named && number == 0);
-        let whole = Limits { script: context.script, ..Limits::WHOLE };
+        let named = context.named && number == 0;
+        let sure = is_marked(window, at)? || named;
+        let most = if context.metadata { Limits::METADATA } else { Limits::WHOLE };
+        let whole = Limits { script: context.script, ..most };
         let limits = if sure { whole } else { Limits::GUESS };
         let mut arrays = None;
         let mut stream = follow(window, at, &limits, context.level, &mut arrays)?;
@@ -219,9 +222,7 @@ fn judge(window: &Window<'_>, place: &str, context: Context) -> Parsed<Option<Pi
             arrays = None;
             stream = follow(window, at, &Limits { lenient: false, ..whole }, context.level, &mut arrays)?;
         }
-        // Without a protocol's mark nearly any bytes begin like a pickle; only what imports and goes on is one.
-        let imports = stream.imports.iter().any(is_name) || stream.hidden > 0;
-        if !sure && stream.cut.is_none() && (!imports || (stream.problem.is_some() && stream.calls == 0)) {
+        if stream.cut.is_none() && !named && !is_pickle(window, at, &stream, sure)? {
             if number > 0 {
                 let rest = window.len() - at;
                 let what = format!("has {rest} bytes behind its pickle that are none{}", placed(place));
@@ -249,6 +250,22 @@ fn judge(window: &Window<'_>, place: &str, context: Context) -> Parsed<Option<Pi
     let what = format!("holds more than {STREAMS} pickles, which is more than is read{}", placed(place));
     worse(&mut worst, PickleFact { tier: PickleTier::Code, what, broken: None });
     Ok(worst)
+}
+
+/// Whether what was followed is a pickle, when no name says so. Nearly any bytes begin like one without a protocol's mark; only what
+/// imports and goes on is one. With its two bytes a few files of numbers begin, too: what breaks behind it must import something by
+/// a name, or have done something before Python itself stops.
+fn is_pickle(window: &Window<'_>, at: u64, stream: &Stream, marked: bool) -> Parsed<bool> {
+    let imports = stream.imports.iter().any(is_name);
+    if !marked {
+        return Ok((imports || stream.hidden > 0) && (stream.problem.is_none() || stream.calls > 0));
+    }
+    if imports || stream.problem.is_none() {
+        return Ok(true);
+    }
+    let strict = machine::run(*window, at, &Limits::GUESS, &mut |_, _, _| Ok(None))?;
+    let acts = !strict.imports.is_empty() || strict.calls > 0 || strict.tier >= PickleTier::Dangerous;
+    Ok(acts || strict.problem.is_none())
 }
 
 /// What is too large to be read to its end is at least what was seen of it.
@@ -312,7 +329,8 @@ fn nested(window: &Window<'_>, stream: &Stream, place: &str, level: u32, worst: 
     let mut seen = 0;
     for (begin, (end, loads)) in all {
         let part = window.part(begin..end)?;
-        if !loads && !is_marked(&part, 0)? {
+        let marked = is_marked(&part, 0)?;
+        if !loads && !marked && !archive::is_container(&part)? {
             continue;
         }
         seen += 1;
@@ -322,11 +340,13 @@ fn nested(window: &Window<'_>, stream: &Stream, place: &str, level: u32, worst: 
             return Ok(());
         }
         let inner = format!("{}bytes", if place.is_empty() { String::new() } else { format!("{place}, in ") });
-        // As torch does: an archive by its mark, its old format by the number it begins with, else anything.
         let found = if loads && legacy::is_legacy(part.up_to(0, 64)?) {
+            // As torch does: its old format by the number that it begins with.
             Some(legacy::fact(&part, &inner, level + 1)?)
+        } else if loads || marked {
+            judge(&part, &inner, Context { named: loads, level: level + 1, ..Context::default() })?
         } else {
-            judge(&part, &inner, Context { named: loads, script: false, level: level + 1 })?
+            archive::within(&part, &inner, level + 1)?
         };
         match found {
             Some(fact) => worse(worst, fact),

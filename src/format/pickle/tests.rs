@@ -204,6 +204,11 @@ fn other_files_are_no_pickles() {
         b"GGUF\x03\0\0\0",
         b"\x80\x02\0\0\0\0\0\0{",
         b"\x89PNG\r\n\x1a\n",
+        // Numbers that begin like a protocol's mark.
+        b"\x80\x03\x12\xbe\x34\x56",
+        b"\x80\x00N\x3f\x00\x00\x80\x3f",
+        b"\x80\x05]\xff\xff\xff",
+        b"\x80\x02bR\x93o\xff",
     ] {
         assert_eq!(judged(bytes), None, "{bytes:?}");
     }
@@ -223,6 +228,15 @@ fn compressed_pickles_are_never_clean() {
 }
 
 #[test]
+fn the_metadata_of_distributed_checkpoints_may_be_larger() {
+    let large = Assembler::protocol(2).raw(&vec![b']'; 800_000]).stop();
+    let window = Window::of_bytes(&large);
+    assert!(matches!(judge_named(&window, ""), Err(Stop::TooLarge(_))));
+    let found = judge(&window, "", Context { named: true, metadata: true, ..Context::default() });
+    assert_eq!(found.unwrap().unwrap().tier, PickleTier::None);
+}
+
+#[test]
 fn size_is_bounded() {
     let endless = Assembler::protocol(2).raw(&vec![b']'; 4 << 20]).stop();
     assert!(matches!(judge_all(&Window::of_bytes(&endless), ""), Err(Stop::TooLarge(_))));
@@ -234,6 +248,17 @@ fn size_is_bounded() {
     let window = Window::of_file(&cache, rest + 1);
     assert_eq!(read(&window, 0, &Limits::WHOLE).err(), Some(Stop::Need(rest..rest + 1)));
     array.clear();
+}
+
+/// Marks of two bytes stand at the beginning of some files of numbers.
+#[test]
+fn numbers_that_begin_like_compressed_data_are_numbers() {
+    use super::super::tests::Folder;
+    let numbers: Vec<u8> = (1..500u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    for (path, mark) in [("w.bin", b"\x78\x9c"), ("w.bin", b"\x5d\0"), ("w.dat", b"\x1f\x8b"), ("w.raw", b"\x78\xda")] {
+        let verdict = Folder::new([(path, [&mark[..], &numbers].concat())]).judge();
+        assert_eq!((verdict.is_good(), verdict.contents.pickle), (true, Some(PickleTier::None)), "{path} {mark:?}");
+    }
 }
 
 proptest::proptest! {

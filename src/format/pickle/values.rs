@@ -33,13 +33,8 @@ pub(in crate::format) enum Value {
     Dict(Vec<(ValueId, ValueId)>),
     /// A set or a frozen set.
     Set(Vec<ValueId>),
-    /// Something that is imported.
-    Global {
-        /// Where from, in Python 3's names.
-        module: String,
-        /// What.
-        name: String,
-    },
+    /// Something that is imported: where from, in Python 3's names, and what.
+    Global(Box<(String, String)>),
     /// The result of a call, which only the loader knows.
     Object(Box<Object>),
     /// What the loader's own callback gives for this key.
@@ -181,7 +176,7 @@ impl Values {
 
     /// Module and name of what is imported.
     pub fn global(&self, id: ValueId) -> Option<(&str, &str)> {
-        if let Value::Global { module, name } = self.get(id) { Some((module, name)) } else { None }
+        if let Value::Global(global) = self.get(id) { Some((&global.0, &global.1)) } else { None }
     }
 
     /// What is called to make an object.
@@ -205,7 +200,7 @@ fn weight(value: &Value) -> u64 {
         Value::List(items) | Value::Tuple(items) | Value::Set(items) if items.is_empty() => 0,
         Value::List(items) | Value::Tuple(items) | Value::Set(items) => 4 * items.len().max(4) + 16,
         Value::Dict(entries) => 8 * entries.len() + 16,
-        Value::Global { module, name } => module.len() + name.len() + 32,
+        Value::Global(global) => size_of::<(String, String)>() + global.0.len() + global.1.len() + 48,
         Value::Object(_) => size_of::<Object>() + 16,
         _ => 0,
     };

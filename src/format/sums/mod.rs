@@ -9,14 +9,14 @@ mod tests;
 use std::collections::BTreeMap;
 
 use super::{
-    evidence::{Evidence, Tree},
+    evidence::{Evidence, PickleFact, Tree},
     findings::{Notes, UPLOAD_AGAIN},
-    names,
+    names, pickle,
     probe::{Probe, Problem},
     table::{Family, FileProbe},
-    window::{Parse, Parsed, Stop, Window, WindowProbe},
+    window::{Parse, Parsed, Window, WindowProbe},
 };
-use crate::contract::{Depth, Format, Reason};
+use crate::contract::{Depth, Format, PickleTier, Reason};
 
 use hash::HashProbe;
 use read::{Kind, Sums};
@@ -55,35 +55,56 @@ struct SumsFile {
     own: String,
 }
 
-impl Parse for SumsFile {
-    type Output = Sums;
+/// What a file of sums says; none that is damaged, with what is the matter.
+struct Found {
+    sums: Result<Sums, String>,
+    /// A name makes nothing harmless.
+    pickle: Option<PickleFact>,
+}
 
-    fn remembered(sums: &Sums) -> u64 {
-        sums.named.len() as u64
+impl Parse for SumsFile {
+    type Output = Found;
+
+    fn remembered(found: &Found) -> u64 {
+        found.sums.as_ref().map_or(0, |sums| sums.named.len() as u64)
     }
 
-    fn parse(&self, file: &Window<'_>) -> Parsed<Sums> {
+    fn parse(&self, file: &Window<'_>) -> Parsed<Found> {
+        let pickle = pickle::judge_all(file, "")?;
         if file.len() > LIMIT {
-            return Err(Stop::TooLarge(format!("it has {} bytes, more than {LIMIT}", file.len())));
+            return Ok(Found { sums: Err(format!("it has {} bytes, more than {LIMIT}", file.len())), pickle });
         }
         let bytes = file.bytes(0..file.len())?;
-        let text = std::str::from_utf8(bytes).map_err(|_| Stop::bad("it is no UTF-8 text"))?;
-        read::sums(self.kind, text, &self.own).map_err(Stop::Bad)
+        let text = std::str::from_utf8(bytes).map_err(|_| "it is no UTF-8 text".to_owned());
+        Ok(Found { sums: text.and_then(|text| read::sums(self.kind, text, &self.own)), pickle })
     }
 
-    fn finish(self, outcome: Result<Sums, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
+    fn finish(self, outcome: Result<Found, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         let path = evidence.tree.file(file).path.clone();
         let shown = names::shown(&path);
-        match outcome {
-            Ok(sums) => evidence.put(file, sums),
-            // In a distributed checkpoint it is Megatron's own; other files of sums are named by people.
-            Err(Problem::Broken(problem)) if self.kind == Kind::Integrity && is_distributed(evidence, &path) => {
-                notes.fatal(Reason::Corrupt, Some(&path), format!("{shown} is damaged: {problem}; {UPLOAD_AGAIN}"));
+        let problem = match outcome {
+            Err(Problem::Foreign) => return,
+            Err(Problem::Broken(problem)) => problem,
+            Err(Problem::TooLarge(problem)) => {
+                let what = format!("was not checked ({problem})");
+                evidence.note_pickle(file, PickleFact { tier: PickleTier::Unchecked, what, broken: None });
+                problem
             }
-            Err(Problem::Broken(problem) | Problem::TooLarge(problem)) => {
-                notes.warn(Reason::Corrupt, Some(&path), format!("{shown} was not used: {problem}"));
+            Ok(found) => {
+                if let Some(fact) = found.pickle {
+                    evidence.note_pickle(file, fact);
+                }
+                match found.sums {
+                    Ok(sums) => return evidence.put(file, sums),
+                    Err(problem) => problem,
+                }
             }
-            Err(Problem::Foreign) => {}
+        };
+        // In a distributed checkpoint it is Megatron's own; other files of sums are named by people.
+        if self.kind == Kind::Integrity && is_distributed(evidence, &path) {
+            notes.fatal(Reason::Corrupt, Some(&path), format!("{shown} is damaged: {problem}; {UPLOAD_AGAIN}"));
+        } else {
+            notes.warn(Reason::Corrupt, Some(&path), format!("{shown} was not used: {problem}"));
         }
     }
 }

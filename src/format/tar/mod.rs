@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use super::{
     MAX_READ,
+    archive::{self, Scan},
     compression::{self, Compression},
     evidence::{Evidence, Ledger, PickleFact},
     findings::{Notes, UPLOAD_AGAIN},
@@ -45,6 +46,23 @@ pub(super) fn sniff(path: &str, size: u64, start: &[u8]) -> Option<Box<dyn Probe
     }
     let compression = compression::sniff(start, true).filter(|_| is_packed_name(path))?;
     Some(WindowProbe::boxed(PackedFile { compression, nemo: is_nemo(path) }, size, start))
+}
+
+/// Whether bytes begin with the header of an archive.
+pub(super) fn is_header(start: &[u8]) -> bool {
+    walk::is_header(start)
+}
+
+/// The files of an archive, and where their bytes lie in it.
+///
+/// # Errors
+/// `Bad` when it is damaged, and what the window says.
+pub(super) fn members(window: &Window<'_>) -> Parsed<Vec<(String, Range<u64>)>> {
+    let mut walk = Walk::new(window.len());
+    while let Some(range) = walk.next() {
+        walk.take(window.bytes(range)?)?;
+    }
+    Ok(walk.finish().members.into_iter().map(|member| (member.name, member.data)).collect())
 }
 
 /// What the members of walked archives are.
@@ -232,22 +250,23 @@ struct PackedFile {
 }
 
 /// What comes out of one.
-struct Unpacked {
-    listing: Listing,
-    judged: Judged,
+enum Unpacked {
+    Archive(Listing, Box<Judged>),
+    /// Something else, and the pickles in it.
+    Other(Scan),
 }
 
 impl Parse for PackedFile {
-    type Output = Option<Unpacked>;
+    type Output = Unpacked;
 
     fn remembered(output: &Self::Output) -> u64 {
-        output.as_ref().map_or(0, |unpacked| unpacked.listing.members.len() as u64)
+        if let Unpacked::Archive(listing, _) = output { listing.members.len() as u64 } else { 0 }
     }
 
     fn parse(&self, file: &Window<'_>) -> Parsed<Self::Output> {
         let content = compression::unpack(file, self.compression)?;
         if !walk::is_header(&content) {
-            return Ok(None);
+            return Ok(Unpacked::Other(archive::contents(&file.within(&content), "compressed data", false)?));
         }
         let mut walk = Walk::new(content.len() as u64);
         while let Some(range) = walk.next() {
@@ -259,23 +278,31 @@ impl Parse for PackedFile {
         while let Some(range) = probe.next() {
             probe.answer(slice(&content, &range)?);
         }
-        Ok(Some(Unpacked { judged: probe.judged(), listing }))
+        Ok(Unpacked::Archive(listing, Box::new(probe.judged())))
     }
 
     fn finish(self, outcome: Result<Self::Output, Problem>, file: usize, evidence: &mut Evidence, notes: &mut Notes) {
         match outcome {
-            Ok(Some(unpacked)) => {
-                note_listing(&unpacked.listing, file, evidence, notes);
-                unpacked.judged.leave(file, evidence, notes);
+            Ok(Unpacked::Archive(listing, judged)) => {
+                note_listing(&listing, file, evidence, notes);
+                judged.leave(file, evidence, notes);
             }
-            Ok(None) if self.nemo => {
-                let problem = Problem::Broken("what comes out of it is no tar archive".to_owned());
-                unreadable(&problem, file, evidence, notes);
+            Ok(Unpacked::Other(scan)) => {
+                if let Some(fact) = scan.worst {
+                    evidence.note_pickle(file, fact);
+                }
+                if self.nemo {
+                    let problem = Problem::Broken("what comes out of it is no tar archive".to_owned());
+                    unreadable(&problem, file, evidence, notes);
+                }
             }
-            Ok(None) => {}
             Err(problem) if self.nemo => unreadable(&problem, file, evidence, notes),
-            // Data that is named as something else: a corpus is no checkpoint.
-            Err(problem) => note_problem(&problem, file, evidence, notes),
+            Err(problem) => {
+                if let Problem::TooLarge(text) = &problem {
+                    evidence.note_pickle(file, unchecked(text));
+                }
+                note_problem(&problem, file, evidence, notes);
+            }
         }
     }
 }

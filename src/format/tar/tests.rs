@@ -252,6 +252,9 @@ fn too_many_members_are_not_checked() {
     let many: Vec<Vec<u8>> = (0..=walk::MEMBERS).map(|number| header(&format!("f{number}"), b'0', 0)).collect();
     let verdict = judge("m.tar", ended(&many));
     assert_bad(&verdict, Reason::UnsafePickle, "m.tar", "more than 10000 members");
+    let links: Vec<Vec<u8>> = (0..=walk::MEMBERS).map(|number| link(&format!("f{number}"), "a")).collect();
+    let verdict = judge("m.tar", ended(&links));
+    assert_bad(&verdict, Reason::UnsafePickle, "m.tar", "more than 10000 members");
 }
 
 proptest::proptest! {

@@ -194,6 +194,10 @@ impl Walk {
         if !is_file && size > 0 {
             return Err(Stop::Bad(format!("its member {shown} is no file and has {size} bytes")));
         }
+        // Folders are not kept.
+        if self.listing.members.len() + self.listing.links.len() >= MEMBERS && !is_folder {
+            return Err(Stop::TooLarge(format!("it has more than {MEMBERS} members")));
+        }
         match kind {
             b'1' | b'2' => {
                 let target = extended.link.unwrap_or_else(|| text(&block[157..257]));
@@ -213,9 +217,6 @@ impl Walk {
             let name = plain(&name).to_owned();
             if !self.names.insert(name.clone()) {
                 self.listing.note(format!("has two members named {shown}, and readers differ in which they take"));
-            }
-            if self.listing.members.len() + self.listing.links.len() >= MEMBERS {
-                return Err(Stop::TooLarge(format!("it has more than {MEMBERS} members")));
             }
             self.listing.members.push(Member { name, data: begin..begin + size });
         }

@@ -56,7 +56,7 @@ pub(super) const SCRIPT: Family = Family {
 pub(super) const EXPORT: Family = Family {
     claims: |evidence| archive::of_kind(evidence, Kind::TorchExport).next().is_some(),
     places: |evidence| archive::paths(evidence, Kind::TorchExport),
-    judged: "the archive as `Torch`, with the program's files",
+    judged: "the zip's directory, every file of weights that the program names, its pickles; `Content` recomputes checksums",
     ..Family::of(Format::TorchExport)
 };
 

@@ -9,7 +9,7 @@ use super::{
         evidence::{Evidence, PickleFact, Tree},
         findings::{Notes, UPLOAD_AGAIN},
         names,
-        pickle::{self, Limits, Stream, Value, ValueId},
+        pickle::{self, Stream, Value, ValueId},
         probe::{Probe, Problem},
         window::{Parse, Parsed, Stop, Window, WindowProbe},
     },
@@ -164,8 +164,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn stream(&mut self) -> Parsed<(Stream, ValueId)> {
-        let stream = pickle::read(self.file, self.at, &Limits::WHOLE)?;
-        let fact = pickle::fact(&stream, "");
+        let (stream, fact) = pickle::one(self.file, self.at, "", 0)?;
+        if let Some(stop) = stream.is_cut() {
+            return Err(stop);
+        }
         if self.worst.as_ref().is_none_or(|worst| worst.tier < fact.tier) {
             self.worst = Some(fact);
         }

@@ -4,14 +4,34 @@ use super::*;
 
 /// Writes a zip archive of stored entries, as torch and Python do without compression.
 pub(in crate::format) fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    written(entries, 0)
+}
+
+/// Writes one of deflated entries.
+pub(in crate::format) fn deflated(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    written(entries, 8)
+}
+
+fn packed(content: &[u8], method: u8) -> Vec<u8> {
+    if method == 0 {
+        return content.to_vec();
+    }
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, content).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn written(entries: &[(&str, &[u8])], method: u8) -> Vec<u8> {
     let (mut out, mut directory) = (Vec::new(), Vec::new());
     for (name, content) in entries {
         let mut crc = Crc::new();
         crc.update(content);
-        let [length, at, name_length] = [content.len(), out.len(), name.len()].map(|size| u32::try_from(size).unwrap());
-        let mut common = vec![20, 0, 0, 0, 0, 0, 0, 0, 0x21, 0];
+        let packed = packed(content, method);
+        let [length, packed_length, at, name_length] =
+            [content.len(), packed.len(), out.len(), name.len()].map(|size| u32::try_from(size).unwrap());
+        let mut common = vec![20, 0, 0, 0, method, 0, 0, 0, 0x21, 0];
         common.extend(crc.sum().to_le_bytes());
-        common.extend(length.to_le_bytes());
+        common.extend(packed_length.to_le_bytes());
         common.extend(length.to_le_bytes());
         common.extend(&name_length.to_le_bytes()[..2]);
         common.extend([0, 0]);
@@ -23,7 +43,7 @@ pub(in crate::format) fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
         out.extend(b"PK\x03\x04");
         out.extend(common);
         out.extend(name.as_bytes());
-        out.extend(*content);
+        out.extend(packed);
     }
     let [size, at] = [directory.len(), out.len()].map(|size| u32::try_from(size).unwrap());
     let count = u16::try_from(entries.len()).unwrap();

@@ -14,6 +14,7 @@ pub(super) mod sums;
 pub(super) mod target;
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     fs::File,
     io,
@@ -147,8 +148,8 @@ impl<'a> Transfer<'a> {
 }
 
 /// The items of all files, longest file first. Made as they are needed: a file may have many parts.
-fn items<'a>(mut jobs: Vec<Job<'a>>, in_sequence: bool) -> impl Iterator<Item = Item<'a>> + Send {
-    jobs.sort_by(|left, right| right.entry.size.cmp(&left.entry.size));
+fn items(mut jobs: Vec<Job<'_>>, in_sequence: bool) -> impl Iterator<Item = Item<'_>> + Send {
+    jobs.sort_by_key(|job| Reverse(job.entry.size));
     jobs.into_iter().flat_map(move |job| {
         if job.entry.size <= PART || in_sequence {
             return vec![Item::Whole(job.entry)];

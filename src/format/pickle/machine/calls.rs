@@ -44,10 +44,14 @@ impl Machine<'_> {
         let (module, name, tier) = if renamed { (new_module, new_name, new_tier) } else { (module, name, old_tier) };
         self.raise(tier, || format!("imports {module}.{name}"));
         let (module, name) = (module.to_owned(), name.to_owned());
+        let import = || Import { module: module.clone(), name: name.clone(), tier };
         if self.imports.len() < IMPORTS {
-            self.imports.push(Import { module: module.clone(), name: name.clone(), tier });
+            self.imports.push(import());
+        } else if let Some(last) = self.imports.last_mut().filter(|last| last.tier < tier) {
+            // However many there are, the worst is among those that are remembered.
+            *last = import();
         }
-        Value::Global { module, name }
+        Value::Global(Box::new((module, name)))
     }
 
     pub(super) fn call(&mut self, opcode: u8) -> Step<()> {
@@ -101,12 +105,12 @@ impl Machine<'_> {
         let state = self.pop()?;
         let target = self.top()?;
         self.calls += 1;
+        if let Some(offence) = gadgets::state(&self.values, target, state) {
+            self.raise(PickleTier::Code, || offence);
+        }
         match self.values.get_mut(target) {
             Some(Value::Object(object)) => object.state = Some(state),
             _ => self.raise(PickleTier::Code, || "sets the state of something that is no object".to_owned()),
-        }
-        if let Some(offence) = gadgets::state(&self.values, target, state) {
-            self.raise(PickleTier::Code, || offence);
         }
         if let Some(next) = gap(&self.values, target, self.at)? {
             if next < self.at || next > self.window.len() {
@@ -134,6 +138,8 @@ impl Machine<'_> {
             return Ok(());
         }
         let mut plain = self.clone();
+        // As many as are remembered may be there already: only its own are asked for.
+        plain.imports.clear();
         plain.limits = Limits { opcodes: self.opcodes + Limits::GUESS.opcodes, jump: 4 << 10, ..Limits::WHOLE };
         plain.limits.lenient = false;
         let ended = loop {
@@ -144,8 +150,7 @@ impl Machine<'_> {
                 Err(stop) => return Err(stop),
             }
         };
-        let imports = plain.imports.get(self.imports.len()..).unwrap_or_default();
-        let worst = imports.iter().max_by_key(|import| import.tier);
+        let worst = plain.imports.iter().max_by_key(|import| import.tier);
         if plain.hidden > self.hidden {
             self.raise(PickleTier::Dangerous, || "imports something whose name it hides in a raw array".to_owned());
         } else if let Some(import) = worst {
@@ -161,8 +166,8 @@ impl Machine<'_> {
     /// Torch's loader knows storages. Whatever else it is asked for, only the program that wrote the stream knows.
     pub(super) fn persistent(&mut self, opcode: u8) -> Step<()> {
         let key = if opcode == b'P' {
-            let line = self.line()?;
-            self.values.push(Value::Text(line))
+            let line = self.short_line()?;
+            self.values.push(line.map_or(Value::Unknown, Value::Text))
         } else {
             self.pop()?
         };

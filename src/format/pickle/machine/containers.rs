@@ -1,8 +1,8 @@
 //! Opcodes that fill containers and the memo. No I/O.
 
-use super::{Machine, Step};
+use super::{Machine, Step, literals::plain};
 use crate::{
-    contract::PickleTier,
+    contract::{PickleTier, report},
     format::pickle::{
         globals,
         values::{Value, ValueId},
@@ -109,7 +109,7 @@ impl Machine<'_> {
             b'j' => self.little::<4>()?,
             _ => self.memo_key()?,
         };
-        if let Some(&id) = self.memo.get(&key) {
+        if let Some(id) = self.memo.get(key) {
             self.stack.push(id);
         } else {
             self.fault(|| format!("it takes {key} from its memo, where nothing is"))?;
@@ -119,12 +119,23 @@ impl Machine<'_> {
     }
 
     fn memo_key(&mut self) -> Step<u64> {
-        let line = self.line()?;
-        let Ok(key) = line.trim().parse() else {
-            self.fault(|| format!("{line:?} is no place in a memo"))?;
+        let Some(line) = self.short_line()? else {
+            self.oddity(|| "a place in its memo has very many digits".to_owned())?;
             return Ok(u64::MAX);
         };
-        Ok(key)
+        if let Ok(key) = line.trim().parse() {
+            return Ok(key);
+        }
+        let problem = || format!("{:?} is no place in a memo", report::clean(&line, 80));
+        let plain = plain(&line);
+        let digits = plain.strip_prefix('+').unwrap_or(&plain);
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number {
+            self.oddity(problem)?;
+        } else {
+            self.fault(problem)?;
+        }
+        Ok(digits.parse().unwrap_or(u64::MAX))
     }
 
     pub(super) fn memoize(&mut self, opcode: u8) -> Step<()> {
@@ -132,7 +143,7 @@ impl Machine<'_> {
             b'q' => self.little::<1>()?,
             b'r' => self.little::<4>()?,
             b'p' => self.memo_key()?,
-            _ => self.memo.len() as u64,
+            _ => self.memo.len(),
         };
         let top = self.top()?;
         self.memo.insert(key, top);

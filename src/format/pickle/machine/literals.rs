@@ -4,15 +4,17 @@ use std::ops::Range;
 
 use super::{Halt, Machine, Step, malformed};
 use crate::{
-    contract::PickleTier,
+    contract::{PickleTier, report},
     format::{
         pickle::{Limits, values::Value},
         window::Stop,
     },
 };
 
-/// How far the end of a line is looked for, in bytes: most are short.
-const LINES: [u64; 3] = [4 << 10, 64 << 10, 1 << 20];
+/// How far the end of a line is looked for, in bytes: most are short, and a text of protocol 0 may be of any length.
+const LINES: [u64; 6] = [4 << 10, 64 << 10, 1 << 20, 4 << 20, 16 << 20, 48 << 20];
+/// The longest line of a name or a number, in bytes.
+const LINE: u64 = 64 << 10;
 
 impl Machine<'_> {
     fn advance(&mut self, length: u64) -> Range<u64> {
@@ -41,16 +43,47 @@ impl Machine<'_> {
         Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    pub(super) fn line(&mut self) -> Step<String> {
-        for most in LINES {
+    /// Goes to behind the end of the line; gives back where it stands, without its end.
+    fn pass_line(&mut self) -> Step<Range<u64>> {
+        for most in LINES.into_iter().filter(|most| *most <= self.limits.bytes) {
             let start = self.window.up_to(self.at, most)?;
             if let Some(length) = start.iter().position(|byte| *byte == b'\n') {
-                let text = String::from_utf8_lossy(start.get(..length).unwrap_or_default()).into_owned();
-                self.advance(length as u64 + 1);
-                return Ok(text);
+                let range = self.advance(length as u64 + 1);
+                return Ok(range.start..range.end - 1);
+            }
+            if (start.len() as u64) < most {
+                return malformed(format!("the line at byte {} does not end", self.at));
             }
         }
-        malformed(format!("the line at byte {} does not end", self.at))
+        Err(Halt::Stop(Stop::TooLarge(format!("its pickle has a line of more than {} bytes", self.limits.bytes))))
+    }
+
+    /// A name. None that can be imported is as long as a line may be.
+    pub(super) fn line(&mut self) -> Step<String> {
+        let begin = self.at;
+        match self.short_line()? {
+            Some(line) => Ok(line),
+            None => malformed(format!("the line at byte {begin} is no name")),
+        }
+    }
+
+    /// A line; none when it is longer than names and numbers are, of which only leading zeros could be so many.
+    pub(super) fn short_line(&mut self) -> Step<Option<String>> {
+        let range = self.pass_line()?;
+        if range.end - range.start > LINE {
+            return Ok(None);
+        }
+        Ok(Some(String::from_utf8_lossy(self.window.bytes(range)?).into_owned()))
+    }
+
+    /// Something that Python takes and other unpicklers do not. In what is a pickle for sure it is a fault; what may be anything is
+    /// followed as Python would.
+    pub(super) fn oddity(&mut self, problem: impl Fn() -> String) -> Step<()> {
+        if self.limits.lenient {
+            return self.fault(problem);
+        }
+        self.raise(PickleTier::Code, || format!("is written in an odd way ({})", problem()));
+        Ok(())
     }
 
     pub(super) fn protocol(&mut self) -> Step<()> {
@@ -97,18 +130,14 @@ impl Machine<'_> {
                 }
             }
             _ => {
-                let line = self.line()?;
-                let text = line.trim();
-                match (opcode, text) {
+                let Some(line) = self.short_line()? else {
+                    self.push(Value::Unknown);
+                    return Ok(());
+                };
+                match (opcode, line.trim()) {
                     (b'I', "00") => Value::Bool(false),
                     (b'I', "01") => Value::Bool(true),
-                    (b'F', text) => {
-                        let number = text.parse().ok();
-                        if number.is_none() {
-                            self.fault(|| format!("{line:?} is no number"))?;
-                        }
-                        number.map_or(Value::Unknown, Value::Float)
-                    }
+                    (b'F', _) => self.float(&line)?,
                     (_, text) => match text.trim_end_matches('L').parse() {
                         Ok(number) => Value::Int(number),
                         Err(_) if is_decimal(text) => Value::BigInt,
@@ -123,6 +152,19 @@ impl Machine<'_> {
             value => self.push(value),
         }
         Ok(())
+    }
+
+    fn float(&mut self, line: &str) -> Step<Value> {
+        if let Ok(number) = line.trim().parse() {
+            return Ok(Value::Float(number));
+        }
+        let problem = || format!("{:?} is no number", report::clean(line, 80));
+        if plain(line).parse::<f64>().is_ok() {
+            self.oddity(problem)?;
+        } else {
+            self.fault(problem)?;
+        }
+        Ok(Value::Unknown)
     }
 
     /// Bytes that are only passed over: they are not fetched when they are many.
@@ -153,12 +195,12 @@ impl Machine<'_> {
     pub(super) fn string(&mut self, opcode: u8) -> Step<()> {
         let length = match opcode {
             b'S' | b'V' => {
-                let begin = self.at;
-                let line = self.line()?;
-                if line.len() as u64 > Limits::TEXT {
-                    self.push(Value::LongText(begin..self.at));
+                let range = self.pass_line()?;
+                if range.end - range.start > Limits::TEXT {
+                    self.push(Value::LongText(range));
                     return Ok(());
                 }
+                let line = String::from_utf8_lossy(self.window.bytes(range)?).into_owned();
                 let text = if opcode == b'S' { unquoted(&line) } else { Some(line) };
                 // No library escapes what is plain; a text that is escaped is never compared with a name.
                 self.push(text.filter(|text| !text.contains('\\')).map_or(Value::Unknown, Value::Text));
@@ -208,6 +250,11 @@ fn unquoted(line: &str) -> Option<String> {
     let line = line.trim();
     let quote = line.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
     line.strip_prefix(quote)?.strip_suffix(quote).map(str::to_owned)
+}
+
+/// A number as Python takes it: up to a zero byte, with underscores between its digits.
+pub(super) fn plain(line: &str) -> String {
+    line.split('\0').next().unwrap_or_default().trim().replace('_', "")
 }
 
 fn is_decimal(text: &str) -> bool {

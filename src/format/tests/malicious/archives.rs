@@ -6,12 +6,12 @@ use super::{
     Case, case,
     streams::{call, system},
 };
-use crate::format::{pickle::tests::Assembler, zip::tests::archive};
+use crate::format::{pickle::tests::Assembler, tar::tests::archive as tar, zip::tests::archive};
 
 const DATA: &str = "archive/data.pkl";
 
 /// What `torch.save` would write, with this pickle in it.
-fn torch(pickle: &[u8]) -> Vec<u8> {
+pub(super) fn torch(pickle: &[u8]) -> Vec<u8> {
     archive(&[(DATA, pickle), ("archive/version", b"3\n")])
 }
 
@@ -37,25 +37,28 @@ fn with_gap(bytes: &[u8], gap: &[u8]) -> Vec<u8> {
     out
 }
 
-fn npy(header: &str, data: &[u8]) -> Vec<u8> {
+pub(super) fn npy(header: &str, data: &[u8]) -> Vec<u8> {
     let header = format!("{header}\n");
     let length = u16::try_from(header.len()).unwrap().to_le_bytes();
     [b"\x93NUMPY\x01\0", &length[..], header.as_bytes(), data].concat()
 }
 
-fn gzip(content: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()
 }
 
-/// A joblib wrapper of one-byte numbers, up to the opcode that sets its state.
-fn wrapper(kind: &str, count: u8, alignment: &[u8]) -> Assembler {
-    Assembler::protocol(2)
-        .global("joblib.numpy_pickle", "NumpyArrayWrapper")
-        .raw(b")\x81}(")
+/// An object of joblib's wrapper.
+pub(super) fn made() -> Assembler {
+    Assembler::protocol(2).global("joblib.numpy_pickle", "NumpyArrayWrapper").raw(b")\x81")
+}
+
+/// Sets the state of what is on top: an array of this shape and these elements, up to the opcode that sets it.
+pub(super) fn described(made: Assembler, shape: &[u8], kind: &str, alignment: &[u8]) -> Assembler {
+    made.raw(b"}(")
         .text("shape")
-        .raw(&[b'K', count, 0x85])
+        .raw(shape)
         .text("dtype")
         .global("numpy", "dtype")
         .text(kind)
@@ -65,7 +68,12 @@ fn wrapper(kind: &str, count: u8, alignment: &[u8]) -> Assembler {
         .raw(b"ub")
 }
 
-const PAYLOAD: &[u8] = b"cos\nsystem\n(Vmarker\ntR.";
+/// A joblib wrapper of one-byte numbers, up to the opcode that sets its state.
+fn wrapper(kind: &str, count: u8, alignment: &[u8]) -> Assembler {
+    described(made(), &[b'K', count, 0x85], kind, alignment)
+}
+
+pub(super) const PAYLOAD: &[u8] = b"cos\nsystem\n(Vmarker\ntR.";
 
 pub(super) fn files() -> Vec<Case> {
     [zips(), arrays(), wrappers()].into_iter().flatten().collect()
@@ -174,6 +182,15 @@ fn zips() -> Vec<Case> {
             old(&[b"0N".repeat(300_000).get(1..).unwrap(), PAYLOAD]),
             "imports os.system",
         ),
+        case(
+            "Keras archive behind another byte",
+            "x.keras",
+            [b"\0".to_vec(), archive(&[("config.json", b"{}")])].concat(),
+            "begins with other bytes",
+        )
+        .unchecked()
+        .corrupt("begins as no archive of Keras"),
+        case("tar in an archive", "a.zip", archive(&[("x", &tar(&[("y", PAYLOAD)]))]), "imports os.system in its y"),
         case("metadata of a distributed checkpoint", ".metadata", system(), "imports os.system").corrupt("no metadata"),
     ]
 }

@@ -3,6 +3,7 @@
 
 mod archives;
 mod bombs;
+mod hidden;
 mod mutations;
 mod streams;
 
@@ -48,7 +49,10 @@ impl Case {
 }
 
 fn all() -> Vec<Case> {
-    [streams::advisories(), streams::tricks(), streams::gadgets(), archives::files()].into_iter().flatten().collect()
+    [streams::advisories(), streams::tricks(), streams::gadgets(), archives::files(), hidden::files()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[test]

@@ -290,7 +290,20 @@ pub(super) fn tricks() -> Vec<Case> {
             "imports os.system",
         ),
     ];
+    let unmarked = |id, start: &str| {
+        let stream = bare(&[start.as_bytes(), b"0cos\nsystem\n(Vmarker\ntR"].concat());
+        case(id, "weights.dat", stream, "imports os.system")
+    };
+    let long = |opcode: char| format!("{opcode}{}\n", "0".repeat(1_200_000));
     cases.extend([
+        unmarked("memo key in other digits in a file of any name", "Np1_0\n"),
+        unmarked("memo key of very many digits in a file of any name", "Np99999999999999999999\n"),
+        unmarked("memo key up to a zero in a file of any name", "Np1\0x\n"),
+        unmarked("number with an underscore in a file of any name", "F1_0\n"),
+        unmarked("number up to a zero in a file of any name", "F1\0x\n"),
+        unmarked("text of a megabyte in a file of any name", &long('V')),
+        unmarked("number of a megabyte in a file of any name", &long('F')),
+        unmarked("memo key of a megabyte in a file of any name", &format!("N{}", long('p'))),
         case("text named .pt", "notes.pt", b"this is a text, no checkpoint\n".to_vec(), "cannot be followed")
             .code()
             .corrupt("is damaged"),

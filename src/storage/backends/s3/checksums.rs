@@ -65,7 +65,8 @@ struct ObjectParts {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Part {
-    part_number: u32,
+    #[serde(rename = "PartNumber")]
+    number: u32,
     size: u64,
     #[serde(rename = "ChecksumCRC64NVME")]
     crc64nvme: Option<String>,
@@ -117,7 +118,7 @@ impl Parts {
 
     /// Where each part is and what it sums up to; nothing unless they are all there.
     pub(super) fn windows(mut self, size: u64) -> Vec<Window> {
-        self.0.sort_by_key(|part| part.part_number);
+        self.0.sort_by_key(|part| part.number);
         let mut at = 0u64;
         let window = |part: &Part| {
             let start = at;
