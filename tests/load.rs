@@ -157,7 +157,7 @@ fn a_load_that_is_killed_at_every_tenth_goes_on() {
     assert_eq!(copies.len(), 1, "{copies:?}");
     let bytes = fs::read(&copies[0]).unwrap();
     assert_eq!(bytes.len() as u64, SIZE);
-    let differs = copied
+    let differs = bytes
         .chunks(1 << 20)
         .enumerate()
         .find(|(index, piece)| *piece != content(*index as u64 * MIB, piece.len()).as_slice());
