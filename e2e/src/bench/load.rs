@@ -255,7 +255,7 @@ fn holds(folder: &Path) -> Result<(u64, u64)> {
     let (mut files, mut bytes) = (0, 0);
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name() == ".checkpoint" {
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
         if entry.file_type()?.is_dir() {
