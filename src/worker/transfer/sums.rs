@@ -63,6 +63,12 @@ impl Check {
         }
     }
 
+    /// The windows that end behind this offset: they are in order, and an object of many parts has thousands.
+    fn windows_after(&self, at: u64) -> &[Window] {
+        let windows = self.windows();
+        &windows[windows.partition_point(|window| window.range.end <= at)..]
+    }
+
     /// Whether the windows hold every byte of a file of this size.
     pub(super) fn covers(&self, size: u64) -> bool {
         size == 0 || self.windows().iter().map(|window| window.range.end - window.range.start).sum::<u64>() == size
@@ -76,10 +82,11 @@ impl Check {
     /// The pieces of this range, without their sums: where windows begin and end in it.
     pub(super) fn outline(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let cut = |window: &Window| window.range.start.max(range.start)..window.range.end.min(range.end);
-        match self {
-            Self::Crc(_, windows) => windows.iter().map(cut).filter(|piece| piece.start < piece.end).collect(),
-            Self::None | Self::InOrder(_) => Vec::new(),
+        if !matches!(self, Self::Crc(..)) {
+            return Vec::new();
         }
+        let near = self.windows_after(range.start).iter().take_while(|window| window.range.start < range.end);
+        near.map(cut).filter(|piece| piece.start < piece.end).collect()
     }
 
     /// Whether these are the pieces of this range.
@@ -91,7 +98,8 @@ impl Check {
     pub(super) fn wrong_pieces(&self, pieces: &[Piece]) -> Vec<Window> {
         let Self::Crc(algorithm, windows) = self else { return Vec::new() };
         let sum = |window: &&Window| {
-            let own = pieces.iter().filter(|piece| window.range.contains(&piece.at));
+            let first = pieces.partition_point(|piece| piece.at < window.range.start);
+            let own = pieces[first..].iter().take_while(|piece| piece.at < window.range.end);
             own.fold((0, crc_fast::checksum(*algorithm, &[])), |(length, crc), piece| {
                 (length + piece.length, crc_fast::checksum_combine(*algorithm, crc, piece.crc, piece.length))
             })
@@ -120,9 +128,9 @@ impl PieceSums {
 
     /// The next bytes.
     pub(super) fn update(&mut self, mut bytes: &[u8]) {
-        let Check::Crc(algorithm, windows) = &self.check else { return };
+        let Check::Crc(algorithm, _) = self.check else { return };
         while !bytes.is_empty() {
-            let window = windows.iter().find(|window| window.range.end > self.at);
+            let window = self.check.windows_after(self.at).first();
             let (inside, until) = match window {
                 None => break,
                 Some(window) if window.range.start > self.at => (false, window.range.start),
@@ -131,7 +139,7 @@ impl PieceSums {
             let length = usize::try_from(until - self.at).unwrap_or(usize::MAX).min(bytes.len());
             let (now, later) = bytes.split_at(length);
             if inside {
-                let (_, digest) = self.open.get_or_insert_with(|| (self.at, crc_fast::Digest::new(*algorithm)));
+                let (_, digest) = self.open.get_or_insert_with(|| (self.at, crc_fast::Digest::new(algorithm)));
                 digest.update(now);
             }
             self.at += length as u64;
@@ -314,6 +322,19 @@ mod tests {
             let found = wrong(&bytes, windows, part, step);
             prop_assert_eq!(found.len(), 1);
             prop_assert!(found[0].range.contains(&(at as u64)));
+        }
+    }
+
+    #[test]
+    fn empty_windows_between_others_change_nothing() {
+        let bytes = sample(10);
+        for sum in SUMS {
+            let window = |range: Range<u64>| {
+                let at = |offset: u64| usize::try_from(offset).unwrap();
+                Window { checksum: sum(&bytes[at(range.start)..at(range.end)]), range }
+            };
+            let windows = vec![window(0..0), window(0..4), window(4..4), window(4..10), window(10..10)];
+            assert_eq!(wrong(&bytes, windows, 3, 2), vec![]);
         }
     }
 

@@ -84,7 +84,7 @@ impl Target {
     }
 }
 
-/// [`Target::write`] elsewhere than on the runtime's own threads is [`blocking`]'s matter; this one is for whoever has no buffer.
+/// [`Target::finish`] on a thread that may block.
 pub(super) async fn finish(target: std::sync::Arc<Target>, size: u64, path: String) -> Result<(), Failure> {
     blocking(move || target.finish(size).map_err(|error| Failure::of_io(&error, &path))).await
 }
