@@ -110,6 +110,12 @@ pub enum Class {
 }
 
 impl StorageError {
+    /// The file at this path is no longer what was listed.
+    #[must_use]
+    pub fn changed(path: &str) -> Self {
+        Self::Changed(format!("{path} is no longer the file that was listed"))
+    }
+
     /// Whether it is worth trying again.
     #[must_use]
     pub fn class(&self) -> Class {

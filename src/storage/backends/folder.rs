@@ -106,7 +106,7 @@ impl Folder {
             BeneathError::System(errno @ (Errno::ACCESS | Errno::PERM | Errno::IO | Errno::STALE | Errno::MFILE)) => {
                 self.system(errno, &entry.path)
             }
-            _ => changed(entry),
+            _ => StorageError::changed(&entry.path),
         })?;
         self.check(&handle, entry)?;
         Ok(File::from(handle))
@@ -118,7 +118,7 @@ impl Folder {
         let same = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && size(&stat) == entry.size
             && (entry.version.is_empty() || version(&stat) == entry.version);
-        if same { Ok(()) } else { Err(changed(entry)) }
+        if same { Ok(()) } else { Err(StorageError::changed(&entry.path)) }
     }
 
     fn read_chunk(&self, file: &File, entry: &Entry, at: u64, end: u64) -> Result<Bytes, StorageError> {
@@ -126,16 +126,12 @@ impl Folder {
         let mut buffer = vec![0; length];
         file.read_exact_at(&mut buffer, at).map_err(|error| {
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                return changed(entry);
+                return StorageError::changed(&entry.path);
             }
             self.system(Errno::from_io_error(&error).unwrap_or(Errno::IO), &entry.path)
         })?;
         Ok(buffer.into())
     }
-}
-
-fn changed(entry: &Entry) -> StorageError {
-    StorageError::Changed(format!("{} is no longer the file that was listed", entry.path))
 }
 
 fn size(stat: &Stat) -> u64 {

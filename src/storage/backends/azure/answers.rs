@@ -89,9 +89,7 @@ impl Container {
             }
             // Accounts that allow no public access at all say so with this status.
             (409, _) if *code == Some("PublicAccessNotPermitted") => self.refused(answer, &shown),
-            (304 | 412, Asked::File(path)) => {
-                StorageError::Changed(format!("{path} is no longer the file that was listed"))
-            }
+            (304 | 412, Asked::File(path)) => StorageError::changed(path),
             (416, Asked::File(path)) => StorageError::Changed(format!("{path} is shorter than it was listed")),
             (401 | 403, _) => self.refused(answer, &shown),
             (200..300, _) => StorageError::Unreachable(format!(

@@ -21,16 +21,17 @@ use url::Url;
 
 use crate::contract::AzureTask;
 
-use self::{answers::Container, credentials::Reader, listing::Page};
+use self::{answers::Container, credentials::Reader};
 use super::{
     Entry, Listing, Mounts, Retry, StorageError,
-    listing::{Gathering, Object},
+    listing::Object,
     paths,
     remote::{
         Body, Dialect, Patience, Remote, authorities,
         client::{Connector, Timeouts},
         endpoint::{self, Endpoint},
         errors::{Asked, Place},
+        pages::{self, Page, Paged},
         request,
     },
 };
@@ -99,7 +100,7 @@ impl Azure {
         request.headers_mut().insert(HeaderName::from_static("x-ms-version"), VERSION);
         if let Some(entry) = range.filter(|entry| !entry.version.is_empty()) {
             let tag = HeaderValue::from_str(&entry.version);
-            request.headers_mut().insert(IF_MATCH, tag.map_err(|_| changed(entry))?);
+            request.headers_mut().insert(IF_MATCH, tag.map_err(|_| StorageError::changed(&entry.path))?);
         }
         Ok(request)
     }
@@ -113,7 +114,12 @@ impl Azure {
         Ok(())
     }
 
-    async fn page(&self, prefix: &str, marker: Option<&str>, most: Option<u32>) -> Result<Page, StorageError> {
+    async fn blobs(
+        &self,
+        prefix: &str,
+        marker: Option<&str>,
+        most: Option<u32>,
+    ) -> Result<listing::Page, StorageError> {
         let mut url = self.url.clone();
         {
             let mut query = url.query_pairs_mut();
@@ -130,47 +136,11 @@ impl Azure {
         self.sign(&mut request, Asked::Listing).await?;
         let explain = |error: &(dyn std::error::Error + 'static)| self.container.explain(error, Asked::Listing);
         let (_, body) = request::fetch(&self.client, request, PAGE_LIMIT, explain).await?;
-        Page::parse(&body).ok_or_else(|| {
+        listing::Page::parse(&body).ok_or_else(|| {
             StorageError::Unreachable(format!(
                 "{} answered with something that is not a listing of a container",
                 self.container.place.host
             ))
-        })
-    }
-
-    async fn list_all(&self, patience: Patience<'_>) -> Result<Listing, StorageError> {
-        let mut gathering = Gathering::new(self.uri(), &self.path);
-        let mut marker: Option<String> = None;
-        loop {
-            let page = patience.with(|| self.page(gathering.prefix(), marker.as_deref(), None)).await?;
-            gathering.add(objects(page.blobs)?)?;
-            match page.next_marker.filter(|next| !next.is_empty()) {
-                Some(next) if marker.as_ref() == Some(&next) => {
-                    let host = &self.container.place.host;
-                    return Err(StorageError::Unreachable(format!("{host} does not say how its listing goes on")));
-                }
-                None => break,
-                next => marker = next,
-            }
-        }
-        match gathering.finish()? {
-            Some(listing) => Ok(listing),
-            None => Err(self.nothing(patience).await?),
-        }
-    }
-
-    /// Why there is nothing below the prefix.
-    async fn nothing(&self, patience: Patience<'_>) -> Result<StorageError, StorageError> {
-        let container = &self.container.name;
-        if self.path.is_empty() {
-            return Ok(StorageError::NotFound(format!("the container {container} holds nothing")));
-        }
-        let page = patience.with(|| self.page(&self.path, None, Some(1))).await?;
-        let single = objects(page.blobs)?.iter().any(|blob| blob.key == self.path);
-        Ok(if single {
-            StorageError::InvalidPath(format!("{} is a single blob: path must name the folder it is in", self.uri()))
-        } else {
-            StorageError::NotFound(format!("nothing in container {container} begins with {}/", self.path))
         })
     }
 
@@ -190,7 +160,7 @@ impl Azure {
         let tag = headers.get(ETAG).and_then(|value| value.to_str().ok());
         let same = |tag: &str| tag.trim_matches('"') == entry.version.trim_matches('"');
         if tag.is_some_and(|tag| !entry.version.is_empty() && !same(tag)) {
-            return Err(changed(entry));
+            return Err(StorageError::changed(&entry.path));
         }
         Ok(body)
     }
@@ -199,10 +169,6 @@ impl Azure {
 fn objects(blobs: listing::Blobs) -> Result<Vec<Object>, StorageError> {
     let unusable = |name| StorageError::InvalidPath(format!("the name {name:?} of a blob is no text: rename it"));
     blobs.blob.into_iter().map(|blob| blob.object().map_err(unusable)).collect()
-}
-
-fn changed(entry: &Entry) -> StorageError {
-    StorageError::Changed(format!("{} is no longer the file that was listed", entry.path))
 }
 
 /// Emulators have the account in their paths, the service has it in its name.
@@ -218,6 +184,29 @@ fn container_url(mut server: Url, task: &AzureTask) -> Result<Url, StorageError>
     Ok(server)
 }
 
+impl Paged for Azure {
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn words(&self) -> (String, &'static str) {
+        (format!("container {}", self.container.name), "blob")
+    }
+
+    fn page<'a>(
+        &'a self,
+        prefix: &'a str,
+        token: Option<&'a str>,
+        most: Option<u32>,
+    ) -> BoxFuture<'a, Result<Page, StorageError>> {
+        async move {
+            let page = self.blobs(prefix, token, most).await?;
+            Ok(Page { objects: objects(page.blobs)?, next: page.next_marker.filter(|next| !next.is_empty()) })
+        }
+        .boxed()
+    }
+}
+
 impl Dialect for Azure {
     fn uri(&self) -> String {
         self.uri.clone()
@@ -228,7 +217,7 @@ impl Dialect for Azure {
     }
 
     fn list<'a>(&'a self, patience: Patience<'a>) -> BoxFuture<'a, Result<Listing, StorageError>> {
-        self.list_all(patience).boxed()
+        pages::list(self, patience).boxed()
     }
 
     fn begin<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxFuture<'a, Result<Body, StorageError>> {

@@ -65,9 +65,7 @@ impl Bucket {
             }
             (404 | 410, Asked::File(path)) => StorageError::Changed(format!("{path} is gone since it was listed")),
             (404 | 410, Asked::Listing) => StorageError::NotFound(format!("there is no bucket {bucket} at {host}")),
-            (304 | 412, Asked::File(path)) => {
-                StorageError::Changed(format!("{path} is no longer the file that was listed"))
-            }
+            (304 | 412, Asked::File(path)) => StorageError::changed(path),
             (416, Asked::File(path)) => StorageError::Changed(format!("{path} is shorter than it was listed")),
             (401 | 403, _) => self.refused(answer, &shown),
             (200..300, _) => StorageError::Unreachable(format!(

@@ -21,13 +21,14 @@ use crate::contract::GcsTask;
 use self::{answers::Bucket, credentials::Reader};
 use super::{
     Checksum, Entry, Listing, Mounts, Retry, StorageError,
-    listing::{Gathering, Object},
+    listing::Object,
     paths,
     remote::{
         Body, Dialect, Patience, Remote, authorities,
         client::{Connector, Timeouts},
         endpoint::{self, Endpoint},
         errors::{Asked, Place},
+        pages::{self, Page, Paged},
         request,
     },
 };
@@ -100,7 +101,7 @@ impl Gcs {
         Ok(request)
     }
 
-    async fn page(&self, prefix: &str, token: Option<&str>, most: Option<u32>) -> Result<Page, StorageError> {
+    async fn items(&self, prefix: &str, token: Option<&str>, most: Option<u32>) -> Result<Items, StorageError> {
         let mut url = self.url(None)?;
         url.query_pairs_mut()
             .append_pair("fields", "nextPageToken,items(name,size,generation,crc32c)")
@@ -120,41 +121,6 @@ impl Gcs {
         })
     }
 
-    async fn list_all(&self, patience: Patience<'_>) -> Result<Listing, StorageError> {
-        let mut gathering = Gathering::new(self.uri(), &self.path);
-        let mut token: Option<String> = None;
-        loop {
-            let page = patience.with(|| self.page(gathering.prefix(), token.as_deref(), None)).await?;
-            gathering.add(page.items.into_iter().map(Item::object))?;
-            match page.next_page_token.filter(|next| !next.is_empty()) {
-                Some(next) if token.as_ref() == Some(&next) => {
-                    let host = &self.bucket.place.host;
-                    return Err(StorageError::Unreachable(format!("{host} does not say how its listing goes on")));
-                }
-                None => break,
-                next => token = next,
-            }
-        }
-        match gathering.finish()? {
-            Some(listing) => Ok(listing),
-            None => Err(self.nothing(patience).await?),
-        }
-    }
-
-    /// Why there is nothing below the prefix.
-    async fn nothing(&self, patience: Patience<'_>) -> Result<StorageError, StorageError> {
-        let bucket = &self.bucket.name;
-        if self.path.is_empty() {
-            return Ok(StorageError::NotFound(format!("the bucket {bucket} holds nothing")));
-        }
-        let page = patience.with(|| self.page(&self.path, None, Some(1))).await?;
-        Ok(if page.items.iter().any(|item| item.name == self.path) {
-            StorageError::InvalidPath(format!("{} is a single object: path must name the folder it is in", self.uri()))
-        } else {
-            StorageError::NotFound(format!("nothing in bucket {bucket} begins with {}/", self.path))
-        })
-    }
-
     async fn range(&self, entry: &Entry, range: Range<u64>) -> Result<Body, StorageError> {
         let object = if self.path.is_empty() { entry.path.clone() } else { format!("{}/{}", self.path, entry.path) };
         let mut url = self.url(Some(&object))?;
@@ -170,9 +136,33 @@ impl Gcs {
         let (headers, body) = request::ranged(&self.client, request, (&entry.path, entry.size), range, explain).await?;
         let generation = headers.get("x-goog-generation").and_then(|value| value.to_str().ok());
         if generation.is_some_and(|generation| !entry.version.is_empty() && generation != entry.version) {
-            return Err(StorageError::Changed(format!("{} is no longer the file that was listed", entry.path)));
+            return Err(StorageError::changed(&entry.path));
         }
         Ok(body)
+    }
+}
+
+impl Paged for Gcs {
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn words(&self) -> (String, &'static str) {
+        (format!("bucket {}", self.bucket.name), "object")
+    }
+
+    fn page<'a>(
+        &'a self,
+        prefix: &'a str,
+        token: Option<&'a str>,
+        most: Option<u32>,
+    ) -> BoxFuture<'a, Result<Page, StorageError>> {
+        async move {
+            let Items { items, next_page_token } = self.items(prefix, token, most).await?;
+            let objects = items.into_iter().map(Item::object).collect();
+            Ok(Page { objects, next: next_page_token.filter(|next| !next.is_empty()) })
+        }
+        .boxed()
     }
 }
 
@@ -186,7 +176,7 @@ impl Dialect for Gcs {
     }
 
     fn list<'a>(&'a self, patience: Patience<'a>) -> BoxFuture<'a, Result<Listing, StorageError>> {
-        self.list_all(patience).boxed()
+        pages::list(self, patience).boxed()
     }
 
     fn begin<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxFuture<'a, Result<Body, StorageError>> {
@@ -201,7 +191,7 @@ impl Dialect for Gcs {
 /// A page of `objects.list`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Page {
+struct Items {
     #[serde(default)]
     items: Vec<Item>,
     #[serde(default)]

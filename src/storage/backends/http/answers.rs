@@ -53,7 +53,7 @@ impl Site {
         };
         match status {
             404 | 410 => StorageError::Changed(format!("{path} is gone since it was listed")),
-            412 => StorageError::Changed(format!("{path} is no longer the file that was listed")),
+            412 => StorageError::changed(path),
             416 => StorageError::Changed(format!("{path} is shorter than it was listed")),
             401 | 403 | 407 => self.refused(answer, path),
             200..300 => StorageError::Unreachable(NO_RANGES.into()),

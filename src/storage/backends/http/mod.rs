@@ -259,7 +259,7 @@ impl Http {
         }
         let length = text(response.headers(), &CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
         if length.is_some_and(|length| length != entry.size) || request::is_encoded(response.headers()) {
-            return Err(StorageError::Changed(format!("{} is no longer the file that was listed", entry.path)));
+            return Err(StorageError::changed(&entry.path));
         }
         Ok(within(request::pieces(response, explain), range))
     }
@@ -294,7 +294,7 @@ fn check_version(entry: &Entry, headers: &HeaderMap) -> Result<(), StorageError>
     let name = if entry.version.contains('"') { ETAG } else { LAST_MODIFIED };
     match text(headers, &name) {
         Some(version) if !entry.version.is_empty() && version != entry.version => {
-            Err(StorageError::Changed(format!("{} is no longer the file that was listed", entry.path)))
+            Err(StorageError::changed(&entry.path))
         }
         _ => Ok(()),
     }

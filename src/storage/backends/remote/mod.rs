@@ -8,6 +8,7 @@ pub(super) mod client;
 pub(super) mod endpoint;
 pub(super) mod errors;
 pub(super) mod hosts;
+pub(super) mod pages;
 pub(super) mod redirect;
 pub(super) mod request;
 pub(super) mod secret;

@@ -139,7 +139,7 @@ pub(in crate::storage) fn part(
     let headers = response.headers().clone();
     match content_range(&headers) {
         Some(Part { size: Some(whole), .. }) if whole != size => {
-            return Err(StorageError::Changed(format!("{path} is no longer the file that was listed")));
+            return Err(StorageError::changed(path));
         }
         Some(Part { range: sent, .. }) if sent == *range && (stored || !is_encoded(&headers)) => {}
         _ => {

@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture};
 use object_store::{
     ClientOptions, GetOptions, GetRange, ObjectStore, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer},
-    client::{HttpClient, HttpRequest, HttpRequestBody},
+    client::{HttpClient, HttpRequest},
     path::Path as Key,
 };
 use url::Url;
@@ -20,13 +20,13 @@ use crate::contract::{Access, S3Task};
 
 use self::{answers::Bucket, credentials::KeyFiles};
 use super::{
-    Checksum, Entry, Listing, Mounts, Retry, StorageError, Window,
-    listing::{Gathering, s3::Page},
-    paths,
+    Checksum, Entry, Listing, Mounts, Retry, StorageError, Window, listing, paths,
     remote::{
         Body, Dialect, Patience, Remote, authorities,
         client::{self, Connector, Timeouts},
         errors::{Asked, Place},
+        pages::{self, Page, Paged},
+        request,
     },
 };
 
@@ -118,7 +118,12 @@ impl S3 {
     }
 
     /// The body of one request for a page of keys.
-    async fn page(&self, prefix: &str, token: Option<&str>, most: Option<u32>) -> Result<Page, StorageError> {
+    async fn objects(
+        &self,
+        prefix: &str,
+        token: Option<&str>,
+        most: Option<u32>,
+    ) -> Result<listing::s3::Page, StorageError> {
         let mut url = self.bucket_url.clone();
         {
             let mut query = url.query_pairs_mut();
@@ -133,66 +138,15 @@ impl S3 {
                 query.append_pair("prefix", prefix);
             }
         }
-        let mut request = HttpRequest::new(HttpRequestBody::empty());
-        *request.uri_mut() = url.as_str().parse().map_err(|_| {
-            StorageError::InvalidSpec(format!("no request can be made for bucket {}", self.bucket.name))
-        })?;
+        let mut request = request::get(&url)?;
         self.sign(&mut request, Asked::Listing).await?;
-        let explain = |error| self.bucket.explain(&error, Asked::Listing);
-        let mut body = self.client.execute(request).await.map_err(explain)?.into_body().bytes_stream();
-        let mut text = Vec::new();
-        while let Some(piece) = body.next().await {
-            text.extend_from_slice(&piece.map_err(explain)?);
-            if text.len() > PAGE_LIMIT {
-                break;
-            }
-        }
-        Page::parse(&text).ok_or_else(|| {
+        let explain = |error: &(dyn std::error::Error + 'static)| self.bucket.explain(error, Asked::Listing);
+        let (_, text) = request::fetch(&self.client, request, PAGE_LIMIT, explain).await?;
+        listing::s3::Page::parse(&text).ok_or_else(|| {
             StorageError::Unreachable(format!(
                 "{} answered with something that is not a listing of a bucket",
                 self.bucket.place.host
             ))
-        })
-    }
-
-    async fn list_all(&self, patience: Patience<'_>) -> Result<Listing, StorageError> {
-        let mut gathering = Gathering::new(self.uri(), &self.path);
-        let mut token: Option<String> = None;
-        loop {
-            let page = patience.with(|| self.page(gathering.prefix(), token.as_deref(), None)).await?;
-            gathering.add(page.contents.into_iter().map(Into::into))?;
-            match page.next_continuation_token {
-                Some(next) if page.is_truncated && !next.is_empty() => {
-                    if token.as_ref() == Some(&next) {
-                        return Err(self.endless());
-                    }
-                    token = Some(next);
-                }
-                _ if page.is_truncated => return Err(self.endless()),
-                _ => break,
-            }
-        }
-        match gathering.finish()? {
-            Some(listing) => Ok(listing),
-            None => Err(self.nothing(patience).await?),
-        }
-    }
-
-    fn endless(&self) -> StorageError {
-        StorageError::Unreachable(format!("{} does not say how its listing goes on", self.bucket.place.host))
-    }
-
-    /// Why there is nothing below the prefix.
-    async fn nothing(&self, patience: Patience<'_>) -> Result<StorageError, StorageError> {
-        let bucket = &self.bucket.name;
-        if self.path.is_empty() {
-            return Ok(StorageError::NotFound(format!("the bucket {bucket} holds nothing")));
-        }
-        let page = patience.with(|| self.page(&self.path, None, Some(1))).await?;
-        Ok(if page.contents.iter().any(|object| object.key == self.path) {
-            StorageError::InvalidPath(format!("{} is a single object: path must name the folder it is in", self.uri()))
-        } else {
-            StorageError::NotFound(format!("nothing in bucket {bucket} begins with {}/", self.path))
         })
     }
 
@@ -205,11 +159,35 @@ impl S3 {
         let options = GetOptions { range: Some(GetRange::Bounded(range)), if_match: tag, ..GetOptions::default() };
         let answer = self.store.get_opts(&key, options).await.map_err(|error| self.bucket.explain(&error, asked))?;
         if answer.meta.size != entry.size || !objects::same_tag(answer.meta.e_tag.as_deref(), entry) {
-            return Err(objects::changed(entry));
+            return Err(StorageError::changed(&entry.path));
         }
         let (bucket, path) = (self.bucket.clone(), entry.path.clone());
         let pieces = answer.into_stream();
         Ok(pieces.map(move |piece| piece.map_err(|error| bucket.explain(&error, Asked::File(&path)))).boxed())
+    }
+}
+
+impl Paged for S3 {
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn words(&self) -> (String, &'static str) {
+        (format!("bucket {}", self.bucket.name), "object")
+    }
+
+    fn page<'a>(
+        &'a self,
+        prefix: &'a str,
+        token: Option<&'a str>,
+        most: Option<u32>,
+    ) -> BoxFuture<'a, Result<Page, StorageError>> {
+        async move {
+            let page = self.objects(prefix, token, most).await?;
+            let next = page.is_truncated.then(|| page.next_continuation_token.unwrap_or_default());
+            Ok(Page { objects: page.contents.into_iter().map(Into::into).collect(), next })
+        }
+        .boxed()
     }
 }
 
@@ -224,7 +202,7 @@ impl Dialect for S3 {
     }
 
     fn list<'a>(&'a self, patience: Patience<'a>) -> BoxFuture<'a, Result<Listing, StorageError>> {
-        self.list_all(patience).boxed()
+        pages::list(self, patience).boxed()
     }
 
     fn begin<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxFuture<'a, Result<Body, StorageError>> {

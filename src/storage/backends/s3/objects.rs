@@ -37,10 +37,6 @@ pub(super) fn same_tag(tag: Option<&str>, entry: &Entry) -> bool {
     tag.is_none_or(|tag| entry.version.is_empty() || tag.trim_matches('"') == entry.version.trim_matches('"'))
 }
 
-pub(super) fn changed(entry: &Entry) -> StorageError {
-    StorageError::Changed(format!("{} is no longer the file that was listed", entry.path))
-}
-
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -76,7 +72,7 @@ impl S3 {
         let headers = response.headers();
         let length = header(headers, &CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
         if length.is_some_and(|length| length != entry.size) || !same_tag(header(headers, &ETAG), entry) {
-            return Err(changed(entry));
+            return Err(StorageError::changed(&entry.path));
         }
         if is_encoded(headers) {
             let host = &self.bucket.place.host;
@@ -93,7 +89,7 @@ impl S3 {
         let response = self.object(entry, Method::HEAD, None, &[mode()]).await?;
         let headers = response.headers();
         if !same_tag(header(headers, &ETAG), entry) {
-            return Err(changed(entry));
+            return Err(StorageError::changed(&entry.path));
         }
         if let Some(checksum) = of_headers(headers) {
             return Ok(Window::of(Some(checksum), entry.size));
