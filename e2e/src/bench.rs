@@ -10,8 +10,13 @@ mod server;
 mod sources;
 mod table;
 
-use anyhow::Result;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 use clap::Subcommand;
+
+use crate::{command, paths};
 
 /// What is measured.
 #[derive(Subcommand)]
@@ -37,5 +42,24 @@ pub fn run(benchmark: &Benchmark) -> Result<()> {
     match benchmark {
         Benchmark::Inspect(arguments) => inspect::run(arguments),
         Benchmark::Load(arguments) => load::run(arguments),
+    }
+}
+
+/// The release build that is measured: the one that was named, or one that is made now.
+fn product(binary: Option<&Path>) -> Result<PathBuf> {
+    if let Some(binary) = binary {
+        return Ok(binary.to_owned());
+    }
+    command::run(paths::cargo().args(["build", "--release", "--quiet", "--package", "checkpoint-operator"]))?;
+    Ok(paths::product_binary())
+}
+
+/// Removes a folder that need not be there.
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
     }
 }

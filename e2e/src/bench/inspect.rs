@@ -10,12 +10,12 @@ use checkpoint_operator::contract::{Outcome, Report};
 use checkpoint_operator::output::table::count;
 use checkpoint_operator::plan::quantity::human;
 
-use crate::command::{capture, run as run_command};
+use crate::command::capture;
 use crate::{paths, python};
 
 use super::measure::{Usage, floor, measure, spread};
 use super::server::{BUCKET, Server};
-use super::{machine, sources, table};
+use super::{machine, product, remove, sources, table};
 
 /// What the design promises for 1,000 shards of 10 GB, in bytes.
 const MEMORY_BAR: u64 = 64 << 20;
@@ -77,12 +77,7 @@ struct Programs {
 
 /// Makes the sources, runs everything in turn, prints the table.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let product = if let Some(binary) = &arguments.binary {
-        binary.clone()
-    } else {
-        run_command(paths::cargo().args(["build", "--release", "--quiet", "--package", "checkpoint-operator"]))?;
-        paths::product_binary()
-    };
+    let product = product(arguments.binary.as_deref())?;
     let programs = Programs { product, python: python::environment_of(REQUIREMENTS)? };
     let root = paths::target().join("bench/inspect");
     remove(&root)?;
@@ -126,15 +121,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         table::write_between(&paths::workspace().join(DOCUMENT), "inspect", &text)?;
     }
     Ok(())
-}
-
-fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 impl Programs {

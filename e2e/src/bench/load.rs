@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use checkpoint_operator::output::table::count;
 use checkpoint_operator::plan::quantity::human;
 
-use crate::command::{capture, run as run_command};
+use crate::command::capture;
 use crate::{paths, python};
 
 use super::measure::{Usage, measure, spread};
 use super::server::{BUCKET, Server};
-use super::{machine, sources, table};
+use super::{machine, product, remove, sources, table};
 
 const REQUIREMENTS: &str = "load-bench-requirements.txt";
 const DOCUMENT: &str = "docs/benchmarks.md";
@@ -91,12 +91,7 @@ struct Programs {
 
 /// Makes the sources, runs everything in turn, prints the table.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let product = if let Some(binary) = &arguments.binary {
-        binary.clone()
-    } else {
-        run_command(paths::cargo().args(["build", "--release", "--quiet", "--package", "checkpoint-operator"]))?;
-        paths::product_binary()
-    };
+    let product = product(arguments.binary.as_deref())?;
     let programs = Programs { product, python: python::environment_of(REQUIREMENTS)? };
     let root = paths::target().join("bench/load");
     remove(&root)?;
@@ -128,15 +123,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         table::write_between(&paths::workspace().join(DOCUMENT), "load", &text)?;
     }
     Ok(())
-}
-
-fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn scenarios(root: &Path, bytes: u64) -> Result<Vec<Scenario>> {
