@@ -30,7 +30,7 @@ const BATCH_BYTES: u64 = 256 << 20;
 /// A batch ends when it holds so many files.
 const BATCH_FILES: usize = 256;
 /// A batch ends when its first item is so old.
-const BATCH_AGE: Duration = Duration::from_secs(1);
+const BATCH_AGE: Duration = Duration::from_millis(250);
 /// Items that wait for the batch before theirs to settle.
 const WAITING: usize = 64;
 
@@ -188,13 +188,13 @@ pub(super) struct Copied {
 }
 
 /// Copies files from a storage to a shelf.
-pub(super) struct Copier<'a> {
-    transfer: Transfer<'a>,
+pub(super) struct Copier {
+    transfer: Arc<Transfer>,
     shelf: Arc<Shelf>,
 }
 
-impl<'a> Copier<'a> {
-    pub(super) fn new(storage: &'a dyn Storage, progress: &'a ProgressSink, shelf: Arc<Shelf>) -> Self {
+impl Copier {
+    pub(super) fn new(storage: &Arc<dyn Storage>, progress: &ProgressSink, shelf: Arc<Shelf>) -> Self {
         Self { transfer: Transfer::new(storage, progress), shelf }
     }
 
@@ -204,23 +204,20 @@ impl<'a> Copier<'a> {
     }
 
     /// Copies the files; of those that were begun, what is missing.
-    pub(super) async fn copy(
-        &self,
-        entries: &'a [Entry],
-        resume: &BTreeMap<String, Resume>,
-    ) -> Result<Copied, Failure> {
+    pub(super) async fn copy(&self, entries: &[Entry], resume: &BTreeMap<String, Resume>) -> Result<Copied, Failure> {
         {
             let mut begun = self.shelf.begun.lock().unwrap_or_else(PoisonError::into_inner);
             begun.clear();
             begun.extend(resume.iter().map(|(path, resume)| (path.clone(), resume.temporary.clone())));
         }
-        let job = |entry: &'a Entry| {
+        let kept = |entry: &Entry| {
             let parts = resume.get(&entry.path).map(|resume| resume.parts.values());
-            Job { entry, kept: parts.into_iter().flatten().filter_map(PartRecord::sums).collect() }
+            parts.into_iter().flatten().filter_map(PartRecord::sums).collect()
         };
+        let jobs = entries.iter().map(|entry| Job { entry, kept: kept(entry) }).collect();
         let destination: Arc<dyn Destination> = Arc::clone(&self.shelf) as _;
         let (send, receive) = mpsc::channel(WAITING);
-        let run = self.transfer.run(entries.iter().map(job).collect(), &destination, send);
+        let run = self.transfer.run(jobs, &destination, send);
         // When reading fails, what came before is settled all the same. When settling fails, nobody listens to the reads.
         let (run, settled) = futures::join!(run, self.settle(receive));
         let copied = settled?;
@@ -228,7 +225,7 @@ impl<'a> Copier<'a> {
         Ok(copied)
     }
 
-    async fn settle(&self, mut events: mpsc::Receiver<Event<'a>>) -> Result<Copied, Failure> {
+    async fn settle(&self, mut events: mpsc::Receiver<Event>) -> Result<Copied, Failure> {
         let mut copied = Copied::default();
         let mut batch = Batch::default();
         loop {
@@ -250,15 +247,15 @@ impl<'a> Copier<'a> {
         Ok(copied)
     }
 
-    fn add(&self, event: Event<'a>, batch: &mut Batch, copied: &mut Copied) {
+    fn add(&self, event: Event, batch: &mut Batch, copied: &mut Copied) {
         match event {
             Event::Part { entry, target, index, sums } => {
-                let Entry { path, size, version, .. } = entry.clone();
+                let Entry { path, size, version, .. } = Entry::clone(&entry);
                 batch.parts.push(Part { path, size, version, target, index, sums });
                 batch.grow(PART.min(entry.size));
             }
             Event::File { entry, target: Some(target), hash, verified } => {
-                let Entry { path, size, version, .. } = entry.clone();
+                let Entry { path, size, version, .. } = Entry::clone(&entry);
                 batch.files.push(Staged { path, size, version, target, hash, verified });
                 batch.grow(size.min(PART));
             }
@@ -269,7 +266,7 @@ impl<'a> Copier<'a> {
                     batch.parts.retain(|part| part.target.name != target.name);
                     self.shelf.workspace.discard(&target.name);
                 }
-                copied.wrong.push((entry.clone(), windows));
+                copied.wrong.push((Entry::clone(&entry), windows));
             }
         }
     }

@@ -17,7 +17,7 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
-use std::{panic::AssertUnwindSafe, path::Path};
+use std::{panic::AssertUnwindSafe, path::Path, sync::Arc};
 
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -81,15 +81,15 @@ fn checked(task: &Task) -> Result<(), Failure> {
 
 async fn work(task: &Task, mounts: &Mounts, progress: &ProgressSink) -> Result<Report, Failure> {
     match task.kind {
-        TaskKind::Inspect => inspect::inspect(task, &*storage(task, mounts)?, progress).await,
-        TaskKind::Load => load::load(task, load_task(task)?, &*storage(task, mounts)?, volume(mounts)?, progress).await,
+        TaskKind::Inspect => inspect::inspect(task, &storage(task, mounts)?, progress).await,
+        TaskKind::Load => load::load(task, load_task(task)?, &storage(task, mounts)?, volume(mounts)?, progress).await,
         TaskKind::Verify => verify::verify(load_task(task)?, volume(mounts)?, progress).await,
     }
 }
 
-fn storage(task: &Task, mounts: &Mounts) -> Result<Box<dyn Storage>, Failure> {
+fn storage(task: &Task, mounts: &Mounts) -> Result<Arc<dyn Storage>, Failure> {
     let encode = |text: &str| pickle_encoder::encode(text).map_err(|error| error.to_string());
-    Ok(open(&task.source, mounts, encode)?)
+    Ok(open(&task.source, mounts, encode)?.into())
 }
 
 fn load_task(task: &Task) -> Result<&LoadTask, Failure> {

@@ -26,15 +26,16 @@ use crate::{
 /// What reads of a [`Fake`] bring: a file's index, a range, and how often that file was read before.
 pub(super) type Content = dyn Fn(usize, Range<u64>, usize) -> Result<Vec<u8>, StorageError> + Send + Sync;
 
-/// A storage of any size whose bytes are made when they are read.
+/// A storage of any size whose bytes are made when they are read. Clones count together.
+#[derive(Clone)]
 pub(super) struct Fake {
     pub entries: Vec<Entry>,
-    pub content: Box<Content>,
+    pub content: Arc<Content>,
     pub in_sequence: bool,
-    pub reads: Mutex<Vec<(usize, Range<u64>)>>,
+    pub reads: Arc<Mutex<Vec<(usize, Range<u64>)>>>,
     active: Arc<AtomicUsize>,
-    pub most: AtomicUsize,
-    pub bytes: AtomicU64,
+    pub most: Arc<AtomicUsize>,
+    pub bytes: Arc<AtomicU64>,
 }
 
 impl Fake {
@@ -47,12 +48,12 @@ impl Fake {
         entries.sort_by(|left, right| left.path.cmp(&right.path));
         Self {
             entries,
-            content: Box::new(content),
+            content: Arc::new(content),
             in_sequence: false,
-            reads: Mutex::default(),
+            reads: Arc::default(),
             active: Arc::default(),
-            most: AtomicUsize::new(0),
-            bytes: AtomicU64::new(0),
+            most: Arc::default(),
+            bytes: Arc::default(),
         }
     }
 
@@ -68,9 +69,13 @@ impl Fake {
         }
     }
 
+    pub fn shared(&self) -> Arc<dyn Storage> {
+        Arc::new(self.clone())
+    }
+
     pub async fn load(&self, volume: &Path) -> Result<Report, Failure> {
         let task = self.task(TaskKind::Load);
-        load::load(&task, task.load.as_ref().unwrap(), self, volume, &ProgressSink::default()).await
+        load::load(&task, task.load.as_ref().unwrap(), &self.shared(), volume, &ProgressSink::default()).await
     }
 }
 
