@@ -23,6 +23,7 @@ use super::{
     reader::Reader,
     sums::{OrderedSums, Piece, PieceSums},
     target::{self, Target},
+    told,
 };
 
 /// Files up to this size are written through the page cache: many of them share one sync.
@@ -360,8 +361,4 @@ async fn follow(file: &Arc<Under<'_>>, opened: &Opened) -> Result<(), Failure> {
 
 async fn idle(busy: JoinHandle<Result<Working, Failure>>) -> Result<Working, Failure> {
     busy.await.unwrap_or_else(|error| Err(Failure::Volume(format!("the work on the volume was given up: {error}"))))
-}
-
-async fn told<'a>(events: &mpsc::Sender<Event<'a>>, event: Event<'a>) -> Result<(), Failure> {
-    events.send(event).await.map_err(|_| Failure::Volume("the transfer was closed".into()))
 }

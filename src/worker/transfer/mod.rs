@@ -5,6 +5,7 @@
 //! many are under way. An item fills one buffer while another of its own is hashed and written, so that memory is a matter of
 //! the pool alone.
 
+pub(super) mod clone;
 mod file;
 pub(super) mod hash;
 mod pace;
@@ -88,6 +89,11 @@ pub(super) enum Event<'a> {
     File { entry: &'a Entry, target: Option<Arc<Target>>, hash: blake3::Hash, verified: bool },
     /// All was read, and these windows are not what the store says.
     Wrong { entry: &'a Entry, target: Option<Arc<Target>>, windows: Vec<Window> },
+}
+
+/// Says what happened, if anybody listens.
+pub(super) async fn told<'a>(events: &mpsc::Sender<Event<'a>>, event: Event<'a>) -> Result<(), Failure> {
+    events.send(event).await.map_err(|_| Failure::Volume("the transfer was closed".into()))
 }
 
 /// Reads files of one storage.
