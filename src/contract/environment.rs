@@ -12,6 +12,8 @@ pub const CA_MOUNT: &str = "/var/run/checkpoints.dev/ca";
 pub const CA_FILE: &str = "/var/run/checkpoints.dev/ca/ca.crt";
 /// Where a claim that is the source is mounted, read-only.
 pub const SOURCE_MOUNT: &str = "/source";
+/// Where the claim is mounted, read-only, whose files need not be fetched.
+pub const REUSE_MOUNT: &str = "/reuse";
 /// Where the volume to fill or to verify is mounted.
 pub const VOLUME_MOUNT: &str = "/volume";
 /// Where the kubelet reads the report.

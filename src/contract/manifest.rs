@@ -41,6 +41,15 @@ pub struct ManifestFile {
     pub size: u64,
     /// BLAKE3 of the content, 64 hexadecimal digits.
     pub blake3: String,
+    /// Version at the source; empty when it has none, or when the manifest is of an older program.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// The sum by which the source tells equal contents, such as `md5:` and hexadecimal digits; none when it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Whether the source holds a checksum of it, which was compared.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verified: bool,
 }
 
 impl Manifest {

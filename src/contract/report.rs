@@ -105,6 +105,9 @@ pub struct Transfer {
     pub bytes_fetched: u64,
     /// Bytes of files and parts that an earlier attempt had left complete.
     pub bytes_kept: u64,
+    /// Bytes that were taken from files of an earlier checkpoint, in this volume or in the claim of `reuseFrom`.
+    #[serde(default)]
+    pub bytes_reused: u64,
     /// Bytes of files that the source holds a checksum of, which was compared. The others are unverified at the source: what came
     /// is what is in the volume, and whether it is what was uploaded nobody can tell.
     #[serde(default)]

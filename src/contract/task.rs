@@ -59,6 +59,9 @@ pub struct LoadTask {
     /// The digest that the published volume must have, when it is known before (adoption of a retained claim).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// The claim that is mounted at [`super::environment::REUSE_MOUNT`], if one is: its files need not be fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse_from: Option<String>,
 }
 
 /// Where to read. No member holds a secret.

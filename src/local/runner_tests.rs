@@ -58,7 +58,14 @@ impl Fake {
                 self.log(&format!("wrote {path}"));
             }
             let blake3 = blake3::hash(text.as_bytes()).to_hex().to_string();
-            files.push(ManifestFile { path: (*path).to_owned(), size: text.len() as u64, blake3 });
+            files.push(ManifestFile {
+                path: (*path).to_owned(),
+                size: text.len() as u64,
+                blake3,
+                version: String::new(),
+                identity: None,
+                verified: false,
+            });
             progress.update(|progress| {
                 progress.bytes_done = 1 + number as u64;
                 progress.bytes_total = 6;

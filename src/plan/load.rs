@@ -174,6 +174,7 @@ pub(super) fn load_task(
             fingerprint: fingerprint.to_owned(),
             filter: volume.filter.clone(),
             digest: digest.or(pin),
+            reuse_from: None,
         }),
     }
 }

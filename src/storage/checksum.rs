@@ -1,6 +1,6 @@
 //! Checksums that a store keeps of its objects. Pure, no I/O.
 
-use std::ops::Range;
+use std::{fmt, ops::Range};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -80,12 +80,23 @@ impl Checksum {
     /// A SHA-256 in hexadecimal digits.
     #[must_use]
     pub fn sha256_hex(text: &str) -> Option<Self> {
-        let digits: Vec<u8> =
-            text.bytes().map(|byte| char::from(byte).to_digit(16)).map(digit).collect::<Option<_>>()?;
-        let pairs: Vec<u8> =
-            digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
-        (digits.len() == 64).then_some(())?;
-        pairs.try_into().ok().map(Self::Sha256)
+        hex(text).map(Self::Sha256)
+    }
+
+    /// The MD5 that the `ETag` of S3 is for an object that was uploaded at once. What S3 encrypts with a key of KMS has a tag of the
+    /// same shape that is none: so it counts only for bytes that were seen to have this MD5.
+    #[must_use]
+    pub fn md5_of_tag(tag: &str) -> Option<Self> {
+        let digits = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
+        hex(digits).map(Self::Md5)
+    }
+
+    /// Whether contents with this sum are equal. CRCs are made against accidents: of 32 bits one in four thousand million
+    /// different contents passes, which a large fleet will see; and anybody can write content for any CRC of any length. MD5
+    /// counts: two contents with one MD5 can be made, but none for an MD5 that another content has.
+    #[must_use]
+    pub fn is_strong(&self) -> bool {
+        matches!(self, Self::Md5(_) | Self::Sha256(_))
     }
 
     /// The algorithm's name, for messages.
@@ -101,8 +112,28 @@ impl Checksum {
     }
 }
 
-fn digit(value: Option<u32>) -> Option<u8> {
-    value.and_then(|value| u8::try_from(value).ok())
+/// As manifests and journals have it: `md5:` or another algorithm, and hexadecimal digits.
+impl fmt::Display for Checksum {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = |formatter: &mut fmt::Formatter<'_>, bytes: &[u8]| {
+            bytes.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        };
+        match self {
+            Self::Crc32C(crc) => write!(formatter, "crc32c:{crc:08x}"),
+            Self::Crc32(crc) => write!(formatter, "crc32:{crc:08x}"),
+            Self::Crc64Nvme(crc) => write!(formatter, "crc64nvme:{crc:016x}"),
+            Self::Md5(sum) => formatter.write_str("md5:").and_then(|()| digits(formatter, sum)),
+            Self::Sha256(sum) => formatter.write_str("sha256:").and_then(|()| digits(formatter, sum)),
+        }
+    }
+}
+
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digits: Vec<u8> = text.bytes().map(digit).collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    bytes.try_into().ok().filter(|_| rest.is_empty())
 }
 
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -124,6 +155,14 @@ mod tests {
         assert_eq!(Checksum::sha256_base64(&"A".repeat(43).add("=")), Some(Checksum::Sha256([0; 32])));
         assert_eq!(Checksum::crc32_base64("y/Q5Jg==-2"), None, "a sum of sums of parts");
         assert_eq!(Checksum::sha256_hex(&"0a".repeat(32)), Some(Checksum::Sha256([10; 32])));
+        assert_eq!(
+            Checksum::md5_of_tag("\"00000000000000000000000000000001\"").unwrap().to_string(),
+            format!("md5:{:032x}", 1)
+        );
+        for tag in ["", "x", "\"00000000000000000000000000000001-2\"", "W/\"00000000000000000000000000000001\""] {
+            assert_eq!(Checksum::md5_of_tag(tag), None, "{tag}");
+        }
+        assert_eq!(Checksum::Sha256([10; 32]).to_string(), format!("sha256:{}", "0a".repeat(32)));
         for text in ["", "x", &"0".repeat(63), &"0".repeat(66), &"zz".repeat(32)] {
             assert_eq!(Checksum::sha256_hex(text), None, "{text}");
             assert_eq!(Checksum::crc32c_base64(text), None, "{text}");

@@ -28,6 +28,17 @@ pub struct Entry {
     pub version: String,
     /// What the store says that the content sums up to; none when it does not say, or not for the whole file.
     pub checksum: Option<Checksum>,
+    /// What tells whether a file that is there already has this content, where [`Entry::checksum`] cannot: an MD5 that costs
+    /// nothing to ask for, and much to compute of what is fetched.
+    pub content: Option<Checksum>,
+}
+
+impl Entry {
+    /// The sum that only equal contents have: see [`Checksum::is_strong`].
+    #[must_use]
+    pub fn identity(&self) -> Option<Checksum> {
+        [self.checksum, self.content].into_iter().flatten().find(Checksum::is_strong)
+    }
 }
 
 /// All files of a checkpoint, sorted by the bytes of their paths, without folder markers. At least one.

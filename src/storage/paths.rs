@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_file_cannot_be_a_folder() {
-        let entry = |path: &str| Entry { path: path.into(), size: 1, version: String::new(), checksum: None };
+        let entry =
+            |path: &str| Entry { path: path.into(), size: 1, version: String::new(), checksum: None, content: None };
         assert!(check_clashes(&[entry("a"), entry("a-b"), entry("ab/c")]).is_ok());
         let error = check_clashes(&[entry("a"), entry("a-b"), entry("a/b/c")]).unwrap_err();
         assert!(error.to_string().starts_with("a is a file and also the folder of a/b/c"), "{error}");

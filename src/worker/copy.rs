@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    fs::File,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,6 +21,7 @@ use super::{
     failure::{Failure, blocking},
     journal::{Journal, Line, PartRecord, Record},
     progress::ProgressSink,
+    reuse::{Reuse, Taker},
     selection::Resume,
     transfer::{Destination, Event, Job, PartSums, Transfer, hash::PART, target::Target},
     volume::Workspace,
@@ -63,6 +65,18 @@ impl Shelf {
         format!("{:08x}-{}", self.session, self.serial.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// A new file under a temporary name, with this much space set aside.
+    pub(super) fn blank(&self, path: &str, size: u64) -> Result<(String, File), Failure> {
+        let name = self.name();
+        let file = self.workspace.create(&name, size, path)?;
+        Ok((name, file))
+    }
+
+    /// The file with this temporary name has parts already: its target goes on with it.
+    pub(super) fn begin(&self, path: &str, name: &str) {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), name.to_owned());
+    }
+
     /// Gives a file that is in the journal its own name.
     pub(super) fn publish(&self, record: &Record) -> Result<(), Failure> {
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,9 +115,7 @@ impl Destination for Shelf {
             let file = self.workspace.reopen(&name, &entry.path)?;
             (name, file)
         } else {
-            let name = self.name();
-            let file = self.workspace.create(&name, entry.size, &entry.path)?;
-            (name, file)
+            self.blank(&entry.path, entry.size)?
         };
         Ok(Some(Target::new(file, name, direct)))
     }
@@ -142,6 +154,7 @@ struct Staged {
     target: Arc<Target>,
     hash: blake3::Hash,
     verified: bool,
+    identity: Option<String>,
 }
 
 impl Staged {
@@ -153,6 +166,7 @@ impl Staged {
             blake3: self.hash.to_hex().to_string(),
             temporary: self.target.name.clone(),
             verified: self.verified,
+            identity: self.identity.clone(),
             modified: Workspace::modified(self.target.file(), &self.path)?,
         })
     }
@@ -189,13 +203,16 @@ pub(super) struct Copied {
 
 /// Copies files from a storage to a shelf.
 pub(super) struct Copier {
+    storage: Arc<dyn Storage>,
+    progress: ProgressSink,
     transfer: Arc<Transfer>,
     shelf: Arc<Shelf>,
 }
 
 impl Copier {
     pub(super) fn new(storage: &Arc<dyn Storage>, progress: &ProgressSink, shelf: Arc<Shelf>) -> Self {
-        Self { transfer: Transfer::new(storage, progress), shelf }
+        let transfer = Transfer::new(storage, progress);
+        Self { storage: Arc::clone(storage), progress: progress.clone(), transfer, shelf }
     }
 
     /// Bytes that were read from the storage.
@@ -203,8 +220,13 @@ impl Copier {
         self.transfer.fetched()
     }
 
-    /// Copies the files; of those that were begun, what is missing.
-    pub(super) async fn copy(&self, entries: &[Entry], resume: &BTreeMap<String, Resume>) -> Result<Copied, Failure> {
+    /// Copies the files: what is there is taken, of those that were begun what is missing is fetched, and of the others all.
+    pub(super) async fn copy(
+        &self,
+        entries: &[Entry],
+        resume: &BTreeMap<String, Resume>,
+        reuse: &Arc<Reuse>,
+    ) -> Result<Copied, Failure> {
         {
             let mut begun = self.shelf.begun.lock().unwrap_or_else(PoisonError::into_inner);
             begun.clear();
@@ -214,10 +236,16 @@ impl Copier {
             let parts = resume.get(&entry.path).map(|resume| resume.parts.values());
             parts.into_iter().flatten().filter_map(PartRecord::sums).collect()
         };
-        let jobs = entries.iter().map(|entry| Job { entry, kept: kept(entry) }).collect();
         let destination: Arc<dyn Destination> = Arc::clone(&self.shelf) as _;
         let (send, receive) = mpsc::channel(WAITING);
-        let run = self.transfer.run(jobs, &destination, send);
+        let (there, elsewhere): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| reuse.has(entry));
+        let elsewhere = elsewhere.into_iter().map(|entry| Job { entry, kept: kept(entry) }).collect();
+        let taker = Taker { reuse, storage: &*self.storage, progress: &self.progress, shelf: &self.shelf };
+        let run = async {
+            let fetch = self.transfer.run(elsewhere, &destination, send.clone());
+            let ((), left) = futures::try_join!(fetch, taker.run(there, &send))?;
+            if left.is_empty() { Ok(()) } else { self.transfer.run(left, &destination, send).await }
+        };
         // When reading fails, what came before is settled all the same. When settling fails, nobody listens to the reads.
         let (run, settled) = futures::join!(run, self.settle(receive));
         let copied = settled?;
@@ -255,8 +283,9 @@ impl Copier {
                 batch.grow(PART.min(entry.size));
             }
             Event::File { entry, target: Some(target), hash, verified } => {
+                let identity = entry.identity().map(|sum| sum.to_string());
                 let Entry { path, size, version, .. } = Entry::clone(&entry);
-                batch.files.push(Staged { path, size, version, target, hash, verified });
+                batch.files.push(Staged { path, size, version, target, hash, verified, identity });
                 batch.grow(size.min(PART));
             }
             // The shelf gives every file a target.

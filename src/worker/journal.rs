@@ -44,6 +44,9 @@ pub(super) struct Record {
     /// Whether the source holds a checksum of it, which was compared.
     #[serde(default)]
     pub verified: bool,
+    /// [`crate::storage::Entry::identity`], as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
 }
 
 /// A part of a file that is not complete.
@@ -104,27 +107,37 @@ pub(super) enum Line {
 pub(super) struct Past {
     /// The latest line of each path.
     pub records: BTreeMap<String, Record>,
+    /// Where records without a version come from, and the version there, by their path.
+    pub earlier: BTreeMap<String, (String, String)>,
     /// Parts of files that are not complete, by the temporary name.
     pub parts: BTreeMap<String, Vec<PartRecord>>,
+    /// Where the latest lines come from.
+    pub source: Option<String>,
 }
 
 impl Past {
     fn add(&mut self, line: Line) {
         match line {
-            Line::Source(_) => self.forget(),
+            Line::Source(place) => self.turn_to(place),
             Line::File(record) => {
                 self.parts.remove(&record.temporary);
+                self.earlier.remove(&record.path);
                 self.records.insert(record.path.clone(), record);
             }
             Line::Part(part) => self.parts.entry(part.temporary.clone()).or_default().push(part),
         }
     }
 
-    /// What is known does not come from the source that is read now: it is ours, and that is all.
-    fn forget(&mut self) {
+    /// What is known does not come from the source that is read from here on: it is ours, and may be of use again.
+    fn turn_to(&mut self, place: String) {
+        let before = self.source.replace(place);
+        if before == self.source {
+            return;
+        }
         self.parts.clear();
-        for record in self.records.values_mut() {
-            record.version.clear();
+        for record in self.records.values_mut().filter(|record| !record.version.is_empty()) {
+            let version = std::mem::take(&mut record.version);
+            self.earlier.insert(record.path.clone(), (before.clone().unwrap_or_default(), version));
         }
     }
 }
@@ -141,20 +154,14 @@ impl Journal {
     pub(super) fn open(mut file: File, uri: &str) -> Result<(Self, Past), Failure> {
         let fail = |error: std::io::Error| Failure::of_io(&error, WHAT);
         let mut past = Past::default();
-        let (mut good, mut source) = (0, None);
+        let mut good = 0;
         let mut reader = BufReader::new(&file);
         let mut text = Vec::new();
         loop {
             text.clear();
             let length = reader.read_until(b'\n', &mut text).map_err(fail)?;
             match parse(&text) {
-                Some(Line::Source(place)) if source.as_ref() == Some(&place) => {}
-                Some(line) => {
-                    if let Line::Source(place) = &line {
-                        source = Some(place.clone());
-                    }
-                    past.add(line);
-                }
+                Some(line) => past.add(line),
                 None => break,
             }
             good += length as u64;
@@ -162,8 +169,8 @@ impl Journal {
         file.set_len(good).map_err(fail)?;
         file.seek(SeekFrom::Start(good)).map_err(fail)?;
         let mut journal = Self { file };
-        if source.as_deref() != Some(uri) {
-            past.forget();
+        if past.source.as_deref() != Some(uri) {
+            past.turn_to(uri.to_owned());
             journal.append(&[Line::Source(uri.to_owned())])?;
         }
         Ok((journal, past))
@@ -212,6 +219,7 @@ mod tests {
             temporary: "t".into(),
             modified: "1.0".into(),
             verified: false,
+            identity: None,
         })
     }
 
@@ -300,8 +308,15 @@ mod tests {
         let (mut journal, records) = open(&path, "b");
         assert_eq!(records["x"].version, "");
         journal.append(&[record("y", "1")]).unwrap();
-        let (_, records) = open(&path, "b");
-        assert_eq!((records["x"].version.as_str(), records["y"].version.as_str()), ("", "1"));
-        assert_eq!(open(&path, "a").1["y"].version, "");
+        let (_, past) = open_all(&path, "b");
+        let version = |path: &str| past.records[path].version.as_str();
+        assert_eq!((version("x"), version("y")), ("", "1"));
+        let earlier = |past: &Past, path: &str| past.earlier.get(path).cloned();
+        assert_eq!((earlier(&past, "x"), earlier(&past, "y")), (Some(("a".into(), "1".into())), None));
+        let (mut journal, past) = open_all(&path, "a");
+        assert_eq!((past.records["y"].version.as_str(), earlier(&past, "y")), ("", Some(("b".into(), "1".into()))));
+        assert_eq!((past.records["x"].version.as_str(), earlier(&past, "x")), ("", Some(("a".into(), "1".into()))));
+        journal.append(&[record("x", "2")]).unwrap();
+        assert_eq!(earlier(&open_all(&path, "c").1, "x"), Some(("a".into(), "2".into())));
     }
 }

@@ -18,6 +18,7 @@ use super::{
     inspect::{of_verdict, pin_message, selectors},
     journal::{Journal, Record},
     progress::{ProgressSink, Stage},
+    reuse::{self, Reuse, donor},
     review::{Review, review},
     selection::{Inventory, Resume, Work, blocks},
     transfer,
@@ -26,34 +27,40 @@ use super::{
 
 /// How often files that turn out to be wrong are fetched.
 const ROUNDS: u32 = 2;
+/// The temporary name of a file that shows whether blocks can be shared.
+const PROBE: &str = "probe";
 
-/// Fills the volume and says what it holds.
+/// Fills the volume and says what it holds. Files of the claim at `sibling` are taken where they are what is wanted.
 pub(super) async fn load(
     task: &Task,
     load: &LoadTask,
     storage: &Arc<dyn Storage>,
     volume: &Path,
+    sibling: Option<&Path>,
     progress: &ProgressSink,
 ) -> Result<Report, Failure> {
     let begun = Instant::now();
     progress.enter(Stage::Listing);
     let (listing, wanted) = wanted(load, &**storage).await?;
-    let (shelf, work) = prepare(volume, storage.uri(), wanted.clone()).await?;
-    check_space(&shelf, &work)?;
+    let (shelf, work, reuse) = prepare(volume, sibling, storage.uri(), wanted.clone()).await?;
+    check_space(&shelf, &work, &reuse)?;
     let kept = announce(&work, &wanted, progress);
     let mut done: BTreeMap<String, Record> =
         work.keep.iter().chain(&work.finish).map(|record| (record.path.clone(), record.clone())).collect();
     let mut fetch = work.fetch.clone();
     let mut resume = work.resume.clone();
-    let shelf = tidy(shelf, work).await?;
-    let mut fetched = 0;
+    let mut reuse = Arc::new(reuse);
+    let (shelf, mut later) = tidy(shelf, work, Arc::clone(&reuse)).await?;
+    let (mut fetched, mut reused) = (0, 0);
     let mut round = 1;
     let verdict = loop {
         let copier = Copier::new(storage, progress, Arc::clone(&shelf));
-        let result = copier.copy(&fetch, &resume).await;
+        let result = copier.copy(&fetch, &resume, &reuse).await;
         fetched += copier.fetched();
+        reused += reuse.reused();
         let Copied { records, wrong } = result?;
         done.extend(records.into_iter().map(|record| (record.path.clone(), record)));
+        remove(Arc::clone(&shelf), std::mem::take(&mut later)).await?;
         let (files, message) = if let Some((entry, windows)) = wrong.first() {
             (wrong.iter().map(|(entry, _)| entry.clone()).collect(), transfer::wrong(entry, windows))
         } else {
@@ -68,7 +75,7 @@ pub(super) async fn load(
             return Err(Failure::Corrupt(message));
         }
         tracing::warn!(message, "fetching it again");
-        (fetch, resume) = (files, BTreeMap::new());
+        (fetch, resume, reuse) = (files, BTreeMap::new(), Arc::default());
         round += 1;
         progress.enter(Stage::Copying);
     };
@@ -79,6 +86,7 @@ pub(super) async fn load(
         bytes: wanted.iter().map(|entry| entry.size).sum(),
         bytes_fetched: fetched,
         bytes_kept: kept,
+        bytes_reused: reused,
         bytes_verified: done.values().filter(|record| record.verified).map(|record| record.size).sum(),
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
@@ -110,8 +118,13 @@ async fn wanted(load: &LoadTask, storage: &dyn Storage) -> Result<(Listing, Vec<
 }
 
 /// Looks at the volume and decides what is to be done. Writes nothing but the folder and the journal that are ours.
-async fn prepare(volume: &Path, uri: String, wanted: Vec<Entry>) -> Result<(Shelf, Work), Failure> {
-    let volume = volume.to_owned();
+async fn prepare(
+    volume: &Path,
+    sibling: Option<&Path>,
+    uri: String,
+    wanted: Vec<Entry>,
+) -> Result<(Shelf, Work, Reuse), Failure> {
+    let (volume, sibling) = (volume.to_owned(), sibling.map(Path::to_owned));
     blocking(move || {
         let workspace = Workspace::open(&volume)?;
         let manifest = match workspace.volume.manifest() {
@@ -128,8 +141,13 @@ async fn prepare(volume: &Path, uri: String, wanted: Vec<Entry>) -> Result<(Shel
             workspace.discard(name);
         }
         sample(&workspace, &mut work)?;
+        let own = donor::own(&inventory.past, &inventory.found, &uri);
+        let sibling = sibling.as_deref().and_then(reuse::sibling);
+        // What was begun goes on as it was begun.
+        let anew = work.fetch.iter().filter(|entry| !work.resume.contains_key(&entry.path));
+        let reuse = Reuse::plan(anew, &uri, own, sibling, &workspace);
         let present = inventory.found.into_iter().map(|found| found.path);
-        Ok((Shelf::new(workspace, journal, present), work))
+        Ok((Shelf::new(workspace, journal, present), work, reuse))
     })
     .await
 }
@@ -157,9 +175,11 @@ fn sample(workspace: &Workspace, work: &mut Work) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_space(shelf: &Shelf, work: &Work) -> Result<(), Failure> {
+fn check_space(shelf: &Shelf, work: &Work, reuse: &Reuse) -> Result<(), Failure> {
     let reserved = work.resume.values().fold(0u64, |sum, begun| sum.saturating_add(begun.allocated));
-    let needed = blocks(&work.fetch).saturating_sub(reserved);
+    let shared = reuse.shared(&shelf.workspace, PROBE);
+    let needed = blocks(work.fetch.iter().filter(|entry| !shared.contains(entry.path.as_str())));
+    let needed = needed.saturating_sub(reserved);
     match shelf.workspace.available() {
         Some(available) if available < needed => Err(Failure::NoSpace(format!(
             "the volume has {available} bytes left and {needed} are needed: give the volume a larger size, or include fewer files"
@@ -183,22 +203,30 @@ fn announce(work: &Work, wanted: &[Entry], progress: &ProgressSink) -> u64 {
     kept
 }
 
-/// Removes what is not wanted and finishes what only lacks its name. The manifest goes first: it describes what was.
-async fn tidy(shelf: Shelf, work: Work) -> Result<Arc<Shelf>, Failure> {
+/// Removes what is not wanted and finishes what only lacks its name. The manifest goes first: it describes what was. What is
+/// to be removed once its bytes were taken is left, and returned.
+async fn tidy(shelf: Shelf, work: Work, reuse: Arc<Reuse>) -> Result<(Arc<Shelf>, Vec<String>), Failure> {
     blocking(move || {
         let workspace = &shelf.workspace;
         if !(work.fetch.is_empty() && work.finish.is_empty() && work.remove.is_empty()) {
             workspace.remove_manifest()?;
         }
-        for path in &work.remove {
+        let needed = reuse.needed();
+        let (later, now): (Vec<_>, Vec<_>) = work.remove.into_iter().partition(|path| needed.contains(path.as_str()));
+        for path in &now {
             workspace.remove(path)?;
         }
         for record in &work.finish {
             shelf.publish(record)?;
         }
-        Ok(Arc::new(shelf))
+        Ok((Arc::new(shelf), later))
     })
     .await
+}
+
+/// Removes files of ours.
+async fn remove(shelf: Arc<Shelf>, paths: Vec<String>) -> Result<(), Failure> {
+    blocking(move || paths.iter().try_for_each(|path| shelf.workspace.remove(path))).await
 }
 
 /// Makes all names durable, and looks whether the volume holds the wanted files and nothing else.
@@ -246,7 +274,14 @@ fn manifest(
         let record = done.get(&entry.path).ok_or_else(unknown)?;
         let hash = blake3::Hash::from_hex(&record.blake3).map_err(|_| unknown())?;
         tree.add(&entry.path, entry.size, &hash);
-        files.push(ManifestFile { path: entry.path.clone(), size: entry.size, blake3: record.blake3.clone() });
+        files.push(ManifestFile {
+            path: entry.path.clone(),
+            size: entry.size,
+            blake3: record.blake3.clone(),
+            version: record.version.clone(),
+            identity: entry.identity().map(|sum| sum.to_string()),
+            verified: record.verified,
+        });
     }
     Ok(Manifest {
         version: 1,

@@ -8,6 +8,7 @@ mod judging;
 mod load;
 mod progress;
 mod report;
+mod reuse;
 mod review;
 mod selection;
 mod transfer;
@@ -82,7 +83,11 @@ fn checked(task: &Task) -> Result<(), Failure> {
 async fn work(task: &Task, mounts: &Mounts, progress: &ProgressSink) -> Result<Report, Failure> {
     match task.kind {
         TaskKind::Inspect => inspect::inspect(task, &storage(task, mounts)?, progress).await,
-        TaskKind::Load => load::load(task, load_task(task)?, &storage(task, mounts)?, volume(mounts)?, progress).await,
+        TaskKind::Load => {
+            let load = load_task(task)?;
+            let sibling = load.reuse_from.as_ref().and(mounts.reuse.as_deref());
+            load::load(task, load, &storage(task, mounts)?, volume(mounts)?, sibling, progress).await
+        }
         TaskKind::Verify => verify::verify(load_task(task)?, volume(mounts)?, progress).await,
     }
 }

@@ -33,6 +33,8 @@ pub struct Progress {
     pub bytes_total: u64,
     /// Of `bytes_done`, those that an earlier attempt had left: no part of a rate.
     pub bytes_kept: u64,
+    /// Of `bytes_done`, those that were taken from files that were there: no part of a rate.
+    pub bytes_reused: u64,
 }
 
 /// Where a task says how far it is. Clones say it to the same listeners.

@@ -75,7 +75,8 @@ pub(super) async fn staged(volume: &Path) -> Result<HashMap<String, Entry>, Fail
     let volume = volume.to_owned();
     blocking(move || {
         let found = Volume::open(&volume)?.scan()?;
-        let entry = |path: String, size, version| (path.clone(), Entry { path, size, version, checksum: None });
+        let entry =
+            |path: String, size, version| (path.clone(), Entry { path, size, version, checksum: None, content: None });
         Ok(found.into_iter().map(|found| entry(found.path, found.size, found.modified)).collect())
     })
     .await

@@ -143,7 +143,7 @@ mod tests {
     use crate::worker::transfer::hash::PART;
 
     fn entry(path: &str, version: &str) -> Entry {
-        Entry { path: path.into(), size: 5, version: version.into(), checksum: None }
+        Entry { path: path.into(), size: 5, version: version.into(), checksum: None, content: None }
     }
 
     fn record(path: &str, version: &str) -> Record {
@@ -155,6 +155,7 @@ mod tests {
             temporary: format!("t-{path}"),
             modified: "1".into(),
             verified: false,
+            identity: None,
         }
     }
 
@@ -169,7 +170,7 @@ mod tests {
     fn inventory(records: &[Record], found: &[Found], names: &[&str]) -> Inventory {
         let records = records.iter().map(|record| (record.path.clone(), record.clone())).collect();
         Inventory {
-            past: Past { records, parts: BTreeMap::new() },
+            past: Past { records, ..Past::default() },
             manifest: None,
             found: found.to_vec(),
             staged: names.iter().map(|name| staged(name, 5)).collect(),

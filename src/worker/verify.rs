@@ -66,6 +66,7 @@ pub(super) async fn verify(load: &LoadTask, volume: &Path, progress: &ProgressSi
             bytes,
             bytes_fetched: 0,
             bytes_kept: bytes,
+            bytes_reused: 0,
             bytes_verified: 0,
             milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         }),

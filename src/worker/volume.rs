@@ -168,6 +168,16 @@ impl Volume {
         parsed.map(Some).map_err(|_| Failure::Corrupt(format!("{what} of the volume is not a manifest")))
     }
 
+    /// Opens a file for reading.
+    pub(super) fn file(&self, path: &str) -> Result<File, Errno> {
+        let (folder, name) = self.parent(path, false)?;
+        let handle = openat(folder, name, OFlags::RDONLY | OFlags::NONBLOCK | flags(), Mode::empty())?;
+        match FileType::from_raw_mode(fstat(&handle)?.st_mode) {
+            FileType::RegularFile => Ok(File::from(handle)),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
     fn folder(&self, path: &str, create: bool) -> Result<OwnedFd, Errno> {
         let mut handle = self.root.try_clone().map_err(|_| Errno::MFILE)?;
         for segment in path.split('/').filter(|segment| !segment.is_empty()) {
@@ -251,13 +261,20 @@ impl Workspace {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | flags();
         let handle = openat(&self.staging, name, flags, FILE_MODE).map_err(fail)?;
         set_mode(&handle, FILE_MODE).map_err(fail)?;
-        if size > 0 {
-            match fallocate(&handle, FallocateFlags::empty(), 0, size) {
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV | Errno::INTR) => {}
-                Err(errno) => return Err(fail(errno)),
-            }
+        let file = File::from(handle);
+        Self::reserve(&file, size, path)?;
+        Ok(file)
+    }
+
+    /// Sets space aside where that is possible.
+    pub(super) fn reserve(file: &File, size: u64, path: &str) -> Result<(), Failure> {
+        if size == 0 {
+            return Ok(());
         }
-        Ok(File::from(handle))
+        match fallocate(file, FallocateFlags::empty(), 0, size) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV | Errno::INTR) => Ok(()),
+            Err(errno) => Err(Failure::of_volume(errno, path)),
+        }
     }
 
     /// Opens a file that an earlier attempt left under a temporary name.

@@ -199,7 +199,13 @@ impl Walk<'_> {
         }
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                self.entries.push(Entry { path, size: size(&stat), version: version(&stat), checksum: None });
+                self.entries.push(Entry {
+                    path,
+                    size: size(&stat),
+                    version: version(&stat),
+                    checksum: None,
+                    content: None,
+                });
             }
             FileType::Directory => self.ahead.push(Ahead { path, above: above.to_vec() }),
             _ => {

@@ -37,7 +37,7 @@ impl Inline {
             .map_err(|problem| StorageError::InvalidSpec(format!("storage.inline.json cannot be used: {problem}")))?;
         let file = |path: &str, bytes: Bytes| {
             let version = blake3::hash(&bytes).to_hex().to_string();
-            (Entry { path: path.into(), size: bytes.len() as u64, version, checksum: None }, bytes)
+            (Entry { path: path.into(), size: bytes.len() as u64, version, checksum: None, content: None }, bytes)
         };
         Ok(Self { files: [file(JSON_FILE, Bytes::from(text.to_owned())), file(PICKLE_FILE, pickle.into())] })
     }

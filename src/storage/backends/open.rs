@@ -19,6 +19,8 @@ pub struct Mounts {
     pub source: PathBuf,
     /// Root of the volume to fill or to verify.
     pub volume: Option<PathBuf>,
+    /// Root of the claim whose files need not be fetched.
+    pub reuse: Option<PathBuf>,
     /// The inline data as the user wrote it.
     pub inline: Option<String>,
     /// Environment variables that carry the pod's own identity, see [`environment::IDENTITY_PREFIXES`].
@@ -34,6 +36,7 @@ impl std::fmt::Debug for Mounts {
             .field("ca", &self.ca)
             .field("source", &self.source)
             .field("volume", &self.volume)
+            .field("reuse", &self.reuse)
             .finish_non_exhaustive()
     }
 }
@@ -49,6 +52,7 @@ impl Mounts {
             ca: environment::CA_FILE.into(),
             source: environment::SOURCE_MOUNT.into(),
             volume: Some(environment::VOLUME_MOUNT.into()),
+            reuse: Some(environment::REUSE_MOUNT.into()),
             inline: inline.and_then(decode),
             identity: identity(),
         }

@@ -23,6 +23,8 @@ pub struct Object {
     pub version: String,
     /// As [`Entry::checksum`].
     pub checksum: Option<Checksum>,
+    /// As [`Entry::content`].
+    pub content: Option<Checksum>,
 }
 
 /// Gathers the pages of a listing.
@@ -80,8 +82,8 @@ impl Gathering {
                     self.uri
                 )));
             }
-            let Object { size, version, checksum, .. } = object;
-            self.entries.push(Entry { path, size, version, checksum });
+            let Object { size, version, checksum, content, .. } = object;
+            self.entries.push(Entry { path, size, version, checksum, content });
         }
         self.empty_pages = if empty { self.empty_pages + 1 } else { 0 };
         if self.empty_pages > EMPTY_PAGES {
@@ -131,6 +133,7 @@ mod tests {
             size: *size,
             version: "e".into(),
             checksum: None,
+            content: None,
         }))?;
         Ok(gathering.finish()?.map(|listing| listing.entries.into_iter().map(|entry| entry.path).collect()))
     }

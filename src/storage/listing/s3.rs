@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use super::Object as Listed;
+use super::{Checksum, Object as Listed};
 
 /// A page of keys.
 #[derive(Debug, Deserialize)]
@@ -38,7 +38,8 @@ pub struct Object {
 
 impl From<Object> for Listed {
     fn from(object: Object) -> Self {
-        Self { key: object.key, size: object.size, version: object.e_tag, checksum: None }
+        let content = Checksum::md5_of_tag(&object.e_tag);
+        Self { key: object.key, size: object.size, version: object.e_tag, checksum: None, content }
     }
 }
 

@@ -101,14 +101,14 @@ async fn a_failed_read_leaves_what_is_complete() {
     assert_eq!(transfer.bytes_kept + transfer.bytes_fetched, 40 * (2 << 20));
 }
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
-fn sample(length: u64) -> Vec<u8> {
+pub(super) fn sample(length: u64) -> Vec<u8> {
     (0..=250u8).cycle().take(usize::try_from(length).unwrap()).collect()
 }
 
 /// Files with these bytes; `damage` may change what is read, by file, offset and how often that was read before.
-fn files(
+pub(super) fn files(
     files: &[(&str, Vec<u8>)],
     damage: impl Fn(usize, u64, usize, &mut Vec<u8>) -> Result<(), StorageError> + Send + Sync + 'static,
 ) -> Fake {
@@ -123,9 +123,9 @@ fn files(
     })
 }
 
-type Sum = fn(&[u8]) -> Checksum;
+pub(super) type Sum = fn(&[u8]) -> Checksum;
 
-const SUMS: [Sum; 4] = [
+pub(super) const SUMS: [Sum; 4] = [
     |bytes| Checksum::Crc64Nvme(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes)),
     |bytes| Checksum::Crc32C(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes).try_into().unwrap()),
     |bytes| Checksum::Sha256(sha2::Sha256::digest(bytes).into()),

@@ -19,7 +19,7 @@ use futures::{
 
 use crate::{
     contract::{LoadTask, Report, Source, Task, TaskKind, VERSION, Validation, filter::Filter},
-    storage::{Entry, Listing, Storage, StorageError},
+    storage::{Entry, Listing, Storage, StorageError, Window},
     worker::{ProgressSink, failure::Failure, load},
 };
 
@@ -32,6 +32,9 @@ pub(super) struct Fake {
     pub entries: Vec<Entry>,
     pub content: Arc<Content>,
     pub in_sequence: bool,
+    pub uri: String,
+    /// What the storage holds of files besides the checksums of its listing, by their path.
+    pub windows: BTreeMap<String, Vec<Window>>,
     pub reads: Arc<Mutex<Vec<(usize, Range<u64>)>>>,
     active: Arc<AtomicUsize>,
     pub most: Arc<AtomicUsize>,
@@ -43,13 +46,15 @@ impl Fake {
         files: Vec<(String, u64)>,
         content: impl Fn(usize, Range<u64>, usize) -> Result<Vec<u8>, StorageError> + Send + Sync + 'static,
     ) -> Self {
-        let entry = |(path, size)| Entry { path, size, version: "\"e\"".into(), checksum: None };
+        let entry = |(path, size)| Entry { path, size, version: "\"e\"".into(), checksum: None, content: None };
         let mut entries: Vec<_> = files.into_iter().map(entry).collect();
         entries.sort_by(|left, right| left.path.cmp(&right.path));
         Self {
             entries,
             content: Arc::new(content),
             in_sequence: false,
+            uri: "fake:".into(),
+            windows: BTreeMap::new(),
             reads: Arc::default(),
             active: Arc::default(),
             most: Arc::default(),
@@ -65,7 +70,7 @@ impl Fake {
             source: Source::S3(crate::contract::S3Task::default()),
             validation: Validation::default(),
             volumes: vec![],
-            load: Some(LoadTask { fingerprint, filter: Filter::default(), digest: None }),
+            load: Some(LoadTask { fingerprint, filter: Filter::default(), digest: None, reuse_from: None }),
         }
     }
 
@@ -74,8 +79,14 @@ impl Fake {
     }
 
     pub async fn load(&self, volume: &Path) -> Result<Report, Failure> {
+        self.load_beside(volume, None).await
+    }
+
+    /// Loads with a claim beside the volume that files may be taken from.
+    pub async fn load_beside(&self, volume: &Path, sibling: Option<&Path>) -> Result<Report, Failure> {
         let task = self.task(TaskKind::Load);
-        load::load(&task, task.load.as_ref().unwrap(), &self.shared(), volume, &ProgressSink::default()).await
+        let (load, storage) = (task.load.as_ref().unwrap(), self.shared());
+        load::load(&task, load, &storage, volume, sibling, &ProgressSink::default()).await
     }
 }
 
@@ -90,7 +101,7 @@ impl Drop for Active {
 
 impl Storage for Fake {
     fn uri(&self) -> String {
-        "fake:".into()
+        self.uri.clone()
     }
 
     fn in_sequence(&self) -> bool {
@@ -99,6 +110,11 @@ impl Storage for Fake {
 
     fn list(&self) -> BoxFuture<'_, Result<Listing, StorageError>> {
         future::ready(Ok(Listing { entries: self.entries.clone() })).boxed()
+    }
+
+    fn checksums<'a>(&'a self, entry: &'a Entry) -> BoxFuture<'a, Vec<Window>> {
+        let own = || Window::of(entry.checksum, entry.size);
+        future::ready(self.windows.get(&entry.path).cloned().unwrap_or_else(own)).boxed()
     }
 
     fn read<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxStream<'a, Result<Bytes, StorageError>> {

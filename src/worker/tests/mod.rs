@@ -2,6 +2,7 @@
 
 mod engine;
 mod fake;
+mod reuse;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -98,7 +99,12 @@ impl Place {
     }
 
     async fn task(&self, kind: TaskKind) -> Task {
-        let load = LoadTask { fingerprint: self.fingerprint().await, filter: Filter::default(), digest: None };
+        let load = LoadTask {
+            fingerprint: self.fingerprint().await,
+            filter: Filter::default(),
+            digest: None,
+            reuse_from: None,
+        };
         Task {
             version: VERSION,
             kind,
@@ -368,8 +374,12 @@ async fn inline_data_becomes_two_files() {
     let report = run(&task).await;
     assert_eq!(report.outcome, Outcome::Good, "{report:?}");
     task.kind = TaskKind::Load;
-    task.load =
-        Some(LoadTask { fingerprint: report.source.unwrap().fingerprint, filter: Filter::default(), digest: None });
+    task.load = Some(LoadTask {
+        fingerprint: report.source.unwrap().fingerprint,
+        filter: Filter::default(),
+        digest: None,
+        reuse_from: None,
+    });
     let report = run(&task).await;
     assert_eq!(report.outcome, Outcome::Good, "{report:?}");
     let files = Place::files(place.volume.path());

@@ -23,6 +23,7 @@ use super::{
     reader::Reader,
     sums::{OrderedSums, Piece, PieceSums},
     target::{self, Target},
+    told,
 };
 
 /// Files up to this size are written through the page cache: many of them share one sync.
@@ -373,8 +374,4 @@ async fn follow(file: &Arc<Under>, opened: &Opened) -> Result<(), Failure> {
 
 async fn written(writing: JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
     writing.await.unwrap_or_else(|error| Err(Failure::Volume(format!("the work on the volume was given up: {error}"))))
-}
-
-async fn told(events: &mpsc::Sender<Event>, event: Event) -> Result<(), Failure> {
-    events.send(event).await.map_err(|_| Failure::Volume("the transfer was closed".into()))
 }

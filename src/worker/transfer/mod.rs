@@ -5,6 +5,7 @@
 //! many are under way. Each is a task of its own, in which bytes are copied and hashed by the processor that has just received
 //! them; it fills one buffer while another of its own is written, so that memory is a matter of the pool alone.
 
+pub(super) mod clone;
 mod file;
 pub(super) mod hash;
 mod pace;
@@ -87,6 +88,11 @@ pub(super) enum Event {
     File { entry: Arc<Entry>, target: Option<Arc<Target>>, hash: blake3::Hash, verified: bool },
     /// All was read, and these windows are not what the store says.
     Wrong { entry: Arc<Entry>, target: Option<Arc<Target>>, windows: Vec<Window> },
+}
+
+/// Says what happened, if anybody listens.
+pub(super) async fn told(events: &mpsc::Sender<Event>, event: Event) -> Result<(), Failure> {
+    events.send(event).await.map_err(|_| Failure::Volume("the transfer was closed".into()))
 }
 
 /// Reads files of one storage.

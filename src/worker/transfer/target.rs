@@ -85,7 +85,7 @@ impl Target {
 }
 
 /// [`Target::finish`] on a thread that may block.
-pub(super) async fn finish(target: std::sync::Arc<Target>, size: u64, path: String) -> Result<(), Failure> {
+pub(in crate::worker) async fn finish(target: std::sync::Arc<Target>, size: u64, path: String) -> Result<(), Failure> {
     blocking(move || target.finish(size).map_err(|error| Failure::of_io(&error, &path))).await
 }
 

@@ -73,7 +73,13 @@ impl Blob {
             quoted if quoted.starts_with('"') => quoted.to_owned(),
             bare => format!("\"{bare}\""),
         };
-        Ok(Object { key, size: properties.length, version, checksum: Checksum::md5_base64(&properties.md5) })
+        Ok(Object {
+            key,
+            size: properties.length,
+            version,
+            checksum: Checksum::md5_base64(&properties.md5),
+            content: None,
+        })
     }
 }
 

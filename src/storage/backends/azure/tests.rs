@@ -30,7 +30,7 @@ fn open(server: &Server) -> Remote<Azure> {
 }
 
 fn entry() -> Entry {
-    Entry { path: "a b/file".into(), size: 10, version: "\"0x1\"".into(), checksum: None }
+    Entry { path: "a b/file".into(), size: 10, version: "\"0x1\"".into(), checksum: None, content: None }
 }
 
 fn error(status: u16, code: &str) -> Answer {

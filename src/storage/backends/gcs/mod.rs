@@ -104,7 +104,7 @@ impl Gcs {
     async fn items(&self, prefix: &str, token: Option<&str>, most: Option<u32>) -> Result<Items, StorageError> {
         let mut url = self.url(None)?;
         url.query_pairs_mut()
-            .append_pair("fields", "nextPageToken,items(name,size,generation,crc32c)")
+            .append_pair("fields", "nextPageToken,items(name,size,generation,crc32c,md5Hash)")
             .append_pair("prefix", prefix)
             .append_pair("maxResults", &most.unwrap_or(1000).to_string());
         if let Some(token) = token {
@@ -208,12 +208,16 @@ struct Item {
     generation: String,
     #[serde(default)]
     crc32c: String,
+    /// Objects that were composed of others have none.
+    #[serde(default, rename = "md5Hash")]
+    md5: String,
 }
 
 impl Item {
     fn object(self) -> Object {
         let checksum = Checksum::crc32c_base64(&self.crc32c);
-        Object { key: self.name, size: self.size, version: self.generation, checksum }
+        let content = Checksum::md5_base64(&self.md5);
+        Object { key: self.name, size: self.size, version: self.generation, checksum, content }
     }
 }
 

@@ -38,7 +38,7 @@ fn open(server: &Server) -> Remote<Gcs> {
 }
 
 fn entry() -> Entry {
-    Entry { path: "a/file".into(), size: 10, version: "7".into(), checksum: None }
+    Entry { path: "a/file".into(), size: 10, version: "7".into(), checksum: None, content: None }
 }
 
 fn error(status: u16, reason: &str) -> Answer {

@@ -209,7 +209,7 @@ impl Http {
             StorageError::InvalidSpec(format!("{} does not say how long {} is", self.site.place.host, named.path))
         })?;
         let version = version(&headers).unwrap_or_default().to_owned();
-        Ok(Object { key: named.path, size, version, checksum: named.checksum })
+        Ok(Object { key: named.path, size, version, checksum: named.checksum, content: None })
     }
 
     /// The headers of a file. Servers that know no HEAD are asked for one byte.

@@ -31,7 +31,7 @@ fn open(task: &HttpTask) -> Remote<Http> {
 }
 
 fn entry() -> Entry {
-    Entry { path: "a b/file".into(), size: 10, version: "\"e\"".into(), checksum: None }
+    Entry { path: "a b/file".into(), size: 10, version: "\"e\"".into(), checksum: None, content: None }
 }
 
 /// A good server: heads, ranges, whole files.

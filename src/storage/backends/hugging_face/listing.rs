@@ -45,7 +45,7 @@ impl Item {
             }
             None => (self.oid, self.size, None),
         };
-        Some(Object { key: self.path, size, version, checksum })
+        Some(Object { key: self.path, size, version, checksum, content: None })
     }
 }
 

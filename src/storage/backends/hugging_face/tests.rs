@@ -43,7 +43,7 @@ fn open(server: &Server) -> Remote<HuggingFace> {
 }
 
 fn entry() -> Entry {
-    Entry { path: "a b.bin".into(), size: 10, version: "oid".into(), checksum: None }
+    Entry { path: "a b.bin".into(), size: 10, version: "oid".into(), checksum: None, content: None }
 }
 
 /// The answers to questions about the repository.

@@ -49,7 +49,7 @@ fn open_in(task: &S3Task, mounts: &Mounts) -> Result<Remote<S3>, StorageError> {
 }
 
 fn entry() -> Entry {
-    Entry { path: "file".into(), size: 10, version: "\"e\"".into(), checksum: None }
+    Entry { path: "file".into(), size: 10, version: "\"e\"".into(), checksum: None, content: None }
 }
 
 async fn read(storage: &Remote<S3>, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
