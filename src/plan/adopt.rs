@@ -47,7 +47,7 @@ pub(super) fn adopt(
     }
     let inputs = names::hash(&("verify", publication, &claim.metadata.uid));
     let placement = volume.volume.placement.as_ref();
-    let launch = worker_job::launch_hash(scene.checkpoint, placement, None);
+    let launch = worker_job::launch_hash(scene.checkpoint, placement, None, 1);
     let job = current_job(scene, draft, volume, TaskKind::Verify, &inputs, &launch, status.recorded_attempt);
     if let Some(job) = job {
         status.attempt = attempt::number(job);

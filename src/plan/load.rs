@@ -96,7 +96,7 @@ fn work(
 ) {
     let node = source_claim::check(scene).ok().flatten();
     let placement = volume.volume.placement.as_ref();
-    let launch = worker_job::launch_hash(scene.checkpoint, placement, node.as_deref());
+    let launch = worker_job::launch_hash(scene.checkpoint, placement, node.as_deref(), volume.workers());
     let job = current_job(scene, draft, volume, TaskKind::Load, inputs, &launch, status.recorded_attempt);
     if let Some(job) = job {
         status.attempt = attempt::number(job);
@@ -175,6 +175,9 @@ pub(super) fn load_task(
             filter: volume.filter.clone(),
             digest: digest.or(pin),
             reuse_from: None,
+            workers: if kind == TaskKind::Load { volume.workers() } else { 1 },
+            worker: 0,
+            group: String::new(),
         }),
     }
 }

@@ -32,6 +32,8 @@ use super::{
     names::{self, Role},
 };
 
+/// How often Kubernetes replaces one of several workers before the attempt counts as failed.
+const RESTARTS_OF_A_WORKER: i32 = 4;
 /// Name of the container in worker pods.
 pub const CONTAINER: &str = "worker";
 /// Annotation with the hash of how the pod is to be started: a Job whose pod has not started is replaced when it changes.
@@ -64,10 +66,11 @@ pub struct JobRequest<'a> {
     pub revalidate: Option<String>,
 }
 
-/// Hash of what decides whether a pod can start: the user's worker settings, service account and placement.
+/// Hash of what decides whether pods can start and how many: the user's worker settings, service account, placement, parallelism.
 #[must_use]
-pub fn launch_hash(checkpoint: &Checkpoint, placement: Option<&Placement>, node: Option<&str>) -> String {
-    names::hash(&(&checkpoint.spec.worker, &checkpoint.spec.service_account_name, placement, node))
+pub fn launch_hash(checkpoint: &Checkpoint, placement: Option<&Placement>, node: Option<&str>, workers: u32) -> String {
+    let pod = (&checkpoint.spec.worker, &checkpoint.spec.service_account_name, placement, node);
+    if workers > 1 { names::hash(&(pod, workers)) } else { names::hash(&pod) }
 }
 
 /// Hash of what the installation decides about how a pod starts: the image and the defaults of `spec.worker`.
@@ -82,7 +85,8 @@ pub fn build(config: &Config, request: &JobRequest<'_>) -> Job {
     let checkpoint = request.checkpoint;
     let uid = checkpoint.metadata.uid.as_deref().unwrap_or_default();
     let kind = request.task.kind;
-    let launch = launch_hash(checkpoint, request.placement, request.node.as_deref());
+    let workers = request.task.load.as_ref().map_or(1, |load| load.workers);
+    let launch = launch_hash(checkpoint, request.placement, request.node.as_deref(), workers);
     let mut annotations = vec![
         (ANNOTATION_INPUTS, request.inputs.clone()),
         (ANNOTATION_ATTEMPT, request.attempt.to_string()),
@@ -92,19 +96,33 @@ pub fn build(config: &Config, request: &JobRequest<'_>) -> Job {
     annotations.extend(request.target.map(|claim| (ANNOTATION_CLAIM, claim.to_owned())));
     annotations.extend(request.revalidate.clone().map(|value| (ANNOTATION_REVALIDATE, value)));
     let name = names::job(uid, kind, &format!("{}/{launch}", request.inputs), request.attempt);
-    Job {
-        metadata: names::metadata(checkpoint, name, Role::Worker(kind), annotations),
-        spec: Some(JobSpec {
-            // Every attempt is a Job of its own: status counts them and says when the next one starts.
-            backoff_limit: Some(0),
-            completions: Some(1),
-            parallelism: Some(1),
-            pod_failure_policy: Some(failure_policy()),
-            template: pod_template(config, request),
-            ..JobSpec::default()
-        }),
-        status: None,
+    let mut request = request.clone();
+    if let Some(load) = request.task.load.as_mut().filter(|_| workers > 1) {
+        load.group.clone_from(&name);
     }
+    let spec = JobSpec {
+        completions: i32::try_from(workers).ok(),
+        parallelism: i32::try_from(workers).ok(),
+        pod_failure_policy: Some(failure_policy()),
+        template: pod_template(config, &request),
+        ..JobSpec::default()
+    };
+    let spec = if workers > 1 {
+        // The other workers go on when one of them dies: its share is begun again where it was.
+        let completion_mode = Some("Indexed".to_owned());
+        JobSpec { completion_mode, backoff_limit_per_index: Some(RESTARTS_OF_A_WORKER), ..spec }
+    } else {
+        // Every attempt is a Job of its own: status counts them and says when the next one starts.
+        JobSpec { backoff_limit: Some(0), ..spec }
+    };
+    let metadata = names::metadata(checkpoint, name, Role::Worker(kind), annotations);
+    Job { metadata, spec: Some(spec), status: None }
+}
+
+/// Whether a Job has several workers, each with a share.
+#[must_use]
+pub fn is_split(job: &Job) -> bool {
+    job.spec.as_ref().and_then(|spec| spec.completion_mode.as_deref()) == Some("Indexed")
 }
 
 /// Disruptions (drain, preemption, eviction by taint) are not the task's fault and cost no attempt.

@@ -11,6 +11,7 @@ mod report;
 mod reuse;
 mod review;
 mod selection;
+mod split;
 mod transfer;
 mod verify;
 mod volume;

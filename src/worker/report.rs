@@ -63,13 +63,18 @@ pub fn exit_code(report: &Report) -> u8 {
 fn task_from_environment(kind: TaskKind) -> Result<Task, String> {
     let name = environment::TASK;
     let text = std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?;
-    parse(&text, kind)
+    parse(&text, std::env::var(environment::COMPLETION_INDEX).ok().as_deref(), kind)
 }
 
-fn parse(text: &str, kind: TaskKind) -> Result<Task, String> {
+fn parse(text: &str, index: Option<&str>, kind: TaskKind) -> Result<Task, String> {
     let name = environment::TASK;
     let json = BASE64_STANDARD.decode(text.trim()).map_err(|_| format!("{name} is not base64"))?;
-    let task: Task = serde_json::from_slice(&json).map_err(|error| format!("{name} is not a task: {error}"))?;
+    let mut task: Task = serde_json::from_slice(&json).map_err(|error| format!("{name} is not a task: {error}"))?;
+    if let Some(load) = task.load.as_mut().filter(|load| load.workers > 1) {
+        load.worker = index.and_then(|text| text.parse().ok()).ok_or_else(|| {
+            format!("{} does not say which of {} workers this is", environment::COMPLETION_INDEX, load.workers)
+        })?;
+    }
     // A verification is a kind of load to the command line.
     let fits = task.kind == kind || (task.kind == TaskKind::Verify && kind == TaskKind::Load);
     if fits {
@@ -146,11 +151,11 @@ mod tests {
 
     #[test]
     fn tasks_are_read_from_base64() {
-        assert!(parse(&task(TaskKind::Inspect), TaskKind::Inspect).is_ok());
-        assert!(parse(&task(TaskKind::Verify), TaskKind::Load).is_ok());
-        assert!(parse(&task(TaskKind::Load), TaskKind::Inspect).unwrap_err().contains("started as inspect"));
-        assert!(parse("{}", TaskKind::Load).unwrap_err().contains("not base64"));
-        assert!(parse("e30=", TaskKind::Load).unwrap_err().contains("not a task"));
+        assert!(parse(&task(TaskKind::Inspect), None, TaskKind::Inspect).is_ok());
+        assert!(parse(&task(TaskKind::Verify), None, TaskKind::Load).is_ok());
+        assert!(parse(&task(TaskKind::Load), None, TaskKind::Inspect).unwrap_err().contains("started as inspect"));
+        assert!(parse("{}", None, TaskKind::Load).unwrap_err().contains("not base64"));
+        assert!(parse("e30=", None, TaskKind::Load).unwrap_err().contains("not a task"));
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl<'a> Taker<'a> {
             }
             Means::Parts(_) if self.storage.in_sequence() => left,
             Means::Parts(windows) => {
-                Ok(Some(Job { entry, kept: self.parts(entry, donor, from, windows, events).await? }))
+                Ok(Some(Job { kept: self.parts(entry, donor, from, windows, events).await?, ..Job::whole(entry) }))
             }
         }
     }
