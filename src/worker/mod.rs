@@ -10,6 +10,7 @@ mod progress;
 mod report;
 mod review;
 mod selection;
+mod tell;
 mod transfer;
 mod verify;
 mod volume;
@@ -22,7 +23,7 @@ use std::{panic::AssertUnwindSafe, path::Path};
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-pub use progress::{Progress, ProgressSink, Stage};
+pub use progress::{Meter, Pace, Progress, ProgressSink, Stage};
 pub use report::{exit_code, run};
 
 use crate::{
