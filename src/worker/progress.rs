@@ -40,6 +40,13 @@ pub struct Pace {
     pub remaining_seconds: Option<u64>,
 }
 
+/// How far a task is, and how fast it goes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Measured {
+    pub progress: Progress,
+    pub pace: Pace,
+}
+
 /// Measures the pace of a task. Bytes that turned out wrong and are fetched again count twice: they are work.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {

@@ -23,7 +23,7 @@ use crate::{
     storage::Mounts,
 };
 
-use super::{Meter, Pace, Progress, ProgressSink, perform, tell::Teller};
+use super::{Meter, Progress, ProgressSink, perform, progress::Measured, tell::Teller};
 
 /// How often the pace of a task is measured.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ async fn attended(task: &Task) -> Report {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
         stop.cancel();
     });
-    let (state, measured) = watch::channel(<(Progress, Pace)>::default());
+    let (state, measured) = watch::channel(Measured::default());
     let mut listeners = vec![tokio::spawn(measure(progress.subscribe(), state)), tokio::spawn(log(measured.clone()))];
     listeners.extend(Teller::from_environment().map(|teller| tokio::spawn(teller.tell(measured))));
     let report = perform(task, &Mounts::in_pod(), &progress, cancel).await;
@@ -106,24 +106,24 @@ async fn attended(task: &Task) -> Report {
 }
 
 /// What all who want to know how far it is are told: one measurement for all of them.
-async fn measure(progress: watch::Receiver<Progress>, state: watch::Sender<(Progress, Pace)>) {
+async fn measure(progress: watch::Receiver<Progress>, state: watch::Sender<Measured>) {
     let mut meter = Meter::default();
     let mut ticks = tokio::time::interval(MEASURE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let now = *progress.borrow();
-        state.send_replace((now, meter.observe(Instant::now(), &now)));
+        let progress = *progress.borrow();
+        state.send_replace(Measured { progress, pace: meter.observe(Instant::now(), &progress) });
     }
 }
 
-async fn log(state: watch::Receiver<(Progress, Pace)>) {
+async fn log(state: watch::Receiver<Measured>) {
     let mut ticks = tokio::time::interval(LOG_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let (now, pace) = *state.borrow();
+        let Measured { progress: now, pace } = *state.borrow();
         let rate = pace.bytes_per_second.unwrap_or(0) as f64 / f64::from(1 << 20);
         tracing::info!(
             stage = ?now.stage,

@@ -15,7 +15,7 @@ use crate::contract::{
     progress::{PATH, TOKEN_NAME},
 };
 
-use super::progress::{Pace, Progress};
+use super::progress::Measured;
 
 /// A load that is over sooner has nothing to tell.
 const FIRST: Duration = Duration::from_secs(2);
@@ -89,13 +89,13 @@ impl Teller {
     }
 
     /// Tells for good; it ends when it is dropped.
-    pub(super) async fn tell(self, state: watch::Receiver<(Progress, Pace)>) {
+    pub(super) async fn tell(self, state: watch::Receiver<Measured>) {
         let mut pause = self.rhythm.first;
         let mut failed = false;
         for sequence in 1.. {
             tokio::time::sleep(pause).await;
-            let (progress, pace) = *state.borrow();
-            match self.send(&message(sequence, &progress, pace)).await {
+            let measured = *state.borrow();
+            match self.send(&message(sequence, measured)).await {
                 Ok(()) => pause = self.rhythm.interval,
                 Err(error) => {
                     pause = (pause * 2).clamp(self.rhythm.interval, self.rhythm.longest);
@@ -130,7 +130,7 @@ async fn read_token(path: &Path) -> std::io::Result<String> {
 }
 
 /// Bytes that are read again after an error count once.
-fn message(sequence: u64, progress: &Progress, pace: Pace) -> ProgressMessage {
+fn message(sequence: u64, Measured { progress, pace }: Measured) -> ProgressMessage {
     let bytes_done = progress.bytes_done.min(progress.bytes_total);
     ProgressMessage {
         version: VERSION,

@@ -28,7 +28,7 @@ const ROUND: Duration = Duration::from_secs(9);
 /// A worker is heard at most this often.
 const PAUSE: Duration = Duration::from_secs(5);
 /// For how long the API server's word on a token holds.
-const VERIFIED: Duration = Duration::from_secs(60);
+const VERIFIED: Duration = Duration::from_mins(1);
 /// The API server is asked about a pod's tokens at most this often.
 const ASKED: Duration = Duration::from_secs(5);
 

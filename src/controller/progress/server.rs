@@ -144,12 +144,12 @@ async fn take(shared: &Shared, request: Request) -> Result<(), Refusal> {
     let token = bearer(&head.headers).ok_or(Refusal::NoToken)?;
     let claimed = token::claimed(token).ok_or(Refusal::OtherToken)?;
     let worker = review::worker(&shared.world, &claimed).ok_or(Refusal::UnknownPod)?;
-    let heard = hear(shared, token, &claimed, worker, body).await;
+    let result = hear(shared, token, &claimed, worker, body).await;
     // It may have gone meanwhile, and nobody else would clear its seat away.
     if review::worker(&shared.world, &claimed).is_none() {
         shared.world.progress.forget(&claimed.pod_uid);
     }
-    heard
+    result
 }
 
 async fn hear(shared: &Shared, token: &str, claimed: &Claimed, worker: Worker, body: Body) -> Result<(), Refusal> {

@@ -15,7 +15,7 @@ use axum::{
 use tokio::{net::TcpListener, sync::mpsc};
 
 use super::*;
-use crate::contract::Stage;
+use crate::worker::{Pace, Progress, Stage};
 
 const SHORT: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,10 +52,11 @@ fn teller(address: SocketAddr, token: &Path, longest: Duration) -> Teller {
     Teller::new(&format!("http://{address}/"), token.to_owned(), rhythm).unwrap()
 }
 
-fn state() -> (watch::Sender<(Progress, Pace)>, watch::Receiver<(Progress, Pace)>) {
+fn state() -> (watch::Sender<Measured>, watch::Receiver<Measured>) {
     let progress =
         Progress { stage: Stage::Copying, bytes_done: 7, bytes_total: 5, bytes_kept: 6, ..Progress::default() };
-    watch::channel((progress, Pace { bytes_per_second: Some(2), remaining_seconds: Some(1) }))
+    let pace = Pace { bytes_per_second: Some(2), remaining_seconds: Some(1) };
+    watch::channel(Measured { progress, pace })
 }
 
 async fn next(seen: &mut mpsc::UnboundedReceiver<Seen>) -> Seen {
@@ -76,7 +77,7 @@ async fn the_latest_numbers_come_with_the_latest_token() {
     assert_eq!((message.sequence, message.stage, message.bytes_done, message.bytes_total), (1, Stage::Copying, 5, 5));
     assert_eq!((message.bytes_kept, message.bytes_per_second, message.remaining_seconds), (5, Some(2), Some(1)));
     std::fs::write(&token, "second").unwrap();
-    sender.send_modify(|(progress, _)| progress.bytes_total = 9);
+    sender.send_modify(|measured| measured.progress.bytes_total = 9);
     let mut sequence = 1;
     loop {
         let (_, authorization, body) = next(&mut seen).await;
@@ -128,7 +129,7 @@ async fn whatever_is_in_the_way_is_given_up_soon() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         listener.local_addr().unwrap()
     };
-    let message = message(1, &Progress::default(), Pace::default());
+    let message = message(1, Measured::default());
     for (address, token, says) in [
         (silent.local_addr().unwrap(), token.clone(), "error sending request"),
         (closed, token.clone(), "error sending request"),
