@@ -91,6 +91,7 @@ fn take_verification(scene: &Scene<'_>, draft: &mut Draft, inputs: &str, ended: 
         status.inputs = Some(inputs.to_owned());
         status.failures = 0;
         status.bytes_done = status.bytes_total;
+        status.remaining_seconds = None;
         set(
             status,
             Phase::Publishing,

@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     attempt::{self, Attempt, Ended},
-    backoff, names, publish,
+    backoff, names, progress, publish,
     scene::{Draft, Scene, Start, State, Truth, count, time},
     source_claim, staging,
     validate::VolumeIntent,
@@ -216,6 +216,7 @@ pub(super) fn follow(
         TaskKind::Verify => (Phase::Verifying, Reason::Verifying, "a worker hashes the files of the retained claim"),
         _ => (Phase::Loading, Reason::Loading, "a worker loads the files into the staging volume"),
     };
+    progress::note(scene, draft, job, status);
     match attempt::look(scene.observed, job, kind, scene.now) {
         Attempt::Ended(ended) => {
             draft.count(&ended.report);
@@ -269,6 +270,7 @@ fn take_load(
         status.fingerprint = Some(fingerprint.to_owned());
         status.digest = Some(digest.clone());
         status.bytes_done = status.bytes_total;
+        status.remaining_seconds = None;
         status.failures = 0;
         let message = "the files are loaded and judged; the volume is being handed to the claim";
         set(status, Phase::Publishing, &State::unknown(Reason::WaitingForVolume, message));

@@ -12,8 +12,8 @@ use k8s_openapi::{
         core::v1::{
             Affinity, Capabilities, ConfigMapVolumeSource, Container, EnvVar, KeyToPath, LocalObjectReference,
             NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource,
-            PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecretVolumeSource,
-            SecurityContext, Volume, VolumeMount,
+            PodSecurityContext, PodSpec, PodTemplateSpec, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+            SecretVolumeSource, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
@@ -24,7 +24,7 @@ use crate::{
         ANNOTATION_ATTEMPT, ANNOTATION_CHECKPOINT, ANNOTATION_CLAIM, ANNOTATION_INPUTS, ANNOTATION_REVALIDATE, Amount,
         Checkpoint, Placement, ResourceAmounts, Worker,
     },
-    contract::{Source, Task, TaskKind, environment, exit},
+    contract::{Source, Task, TaskKind, environment, exit, progress},
 };
 
 use super::{
@@ -186,7 +186,7 @@ fn pod_spec(config: &Config, request: &JobRequest<'_>, own: &Worker) -> PodSpec 
     let pull_secrets =
         if own.image_pull_secrets.is_empty() { &default.image_pull_secrets } else { &own.image_pull_secrets };
     let fs_group = own.fs_group.or(default.fs_group);
-    let (volumes, mounts) = volumes(request);
+    let (volumes, mounts) = volumes(config, request);
     PodSpec {
         affinity: affinity(placement, request.node.as_deref()),
         automount_service_account_token: Some(false),
@@ -220,6 +220,10 @@ fn container(config: &Config, request: &JobRequest<'_>, own: &Worker, mounts: Ve
     let mut env = vec![EnvVar { name: environment::TASK.to_owned(), value: encode(&task), ..EnvVar::default() }];
     if let Some(text) = request.inline {
         env.push(EnvVar { name: environment::INLINE.to_owned(), value: encode(text.as_bytes()), ..EnvVar::default() });
+    }
+    if let Some(url) = progress_url(config, request) {
+        let value = Some(url.to_owned());
+        env.push(EnvVar { name: environment::PROGRESS_URL.to_owned(), value, ..EnvVar::default() });
     }
     Container {
         name: CONTAINER.to_owned(),
@@ -284,7 +288,24 @@ fn affinity(placement: Option<&Placement>, node: Option<&str>) -> Option<Affinit
     affinity
 }
 
-fn volumes(request: &JobRequest<'_>) -> (Vec<Volume>, Vec<VolumeMount>) {
+/// Where the worker tells how far it is. The status of a volume has a place for it; that of an inspection has none.
+fn progress_url<'a>(config: &'a Config, request: &JobRequest<'_>) -> Option<&'a str> {
+    config.progress_url.as_deref().filter(|_| request.task.kind != TaskKind::Inspect)
+}
+
+/// A token for the controller's progress endpoint alone: the API server and everybody else refuse its audience.
+fn progress_token() -> Volume {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(progress::AUDIENCE.to_owned()),
+        expiration_seconds: Some(progress::TOKEN_SECONDS),
+        path: progress::TOKEN_NAME.to_owned(),
+    };
+    let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
+    let projected = ProjectedVolumeSource { sources: Some(vec![source]), default_mode: None };
+    Volume { projected: Some(projected), ..Volume::default() }
+}
+
+fn volumes(config: &Config, request: &JobRequest<'_>) -> (Vec<Volume>, Vec<VolumeMount>) {
     let mut volumes = Vec::new();
     let mut mounts = Vec::new();
     let mut add = |name: &str, path: &str, read_only: bool, volume: Volume| {
@@ -327,6 +348,9 @@ fn volumes(request: &JobRequest<'_>) -> (Vec<Volume>, Vec<VolumeMount>) {
         if let Source::Claim { claim_name, .. } = source {
             add("source", environment::SOURCE_MOUNT, true, claim(claim_name, true));
         }
+    }
+    if progress_url(config, request).is_some() {
+        add("progress", environment::PROGRESS_MOUNT, true, progress_token());
     }
     if let Some((claim_name, read_only)) = &request.volume {
         add("volume", environment::VOLUME_MOUNT, *read_only, claim(claim_name, *read_only));

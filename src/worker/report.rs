@@ -23,8 +23,10 @@ use crate::{
     storage::Mounts,
 };
 
-use super::{Progress, ProgressSink, perform};
+use super::{Meter, Progress, ProgressSink, perform, progress::Measured, tell::Teller};
 
+/// How often the pace of a task is measured.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a log line says how far a task is.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -98,23 +100,36 @@ async fn attended(task: &Task) -> Report {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
         stop.cancel();
     });
-    let log = tokio::spawn(log(progress.subscribe()));
+    let (state, measured) = watch::channel(Measured::default());
+    let mut listeners = vec![tokio::spawn(measure(progress.subscribe(), state)), tokio::spawn(log(measured.clone()))];
+    listeners.extend(Teller::from_environment().map(|teller| tokio::spawn(teller.tell(measured))));
     let report = perform(task, &Mounts::in_pod(), &progress, cancel).await;
     signals.abort();
-    log.abort();
+    // The report says the rest.
+    listeners.iter().for_each(tokio::task::JoinHandle::abort);
     report
 }
 
-async fn log(progress: watch::Receiver<Progress>) {
-    let begun = Instant::now();
+/// What all who want to know how far it is are told: one measurement for all of them.
+async fn measure(progress: watch::Receiver<Progress>, state: watch::Sender<Measured>) {
+    let mut meter = Meter::default();
+    let mut ticks = tokio::time::interval(MEASURE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let progress = *progress.borrow();
+        state.send_replace(Measured { progress, pace: meter.observe(Instant::now(), &progress) });
+    }
+}
+
+async fn log(state: watch::Receiver<Measured>) {
     let mut ticks = tokio::time::interval(LOG_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let now = *progress.borrow();
-        let fresh = now.bytes_done.saturating_sub(now.bytes_kept);
-        let rate = fresh as f64 / begun.elapsed().as_secs_f64() / f64::from(1 << 20);
+        let Measured { progress: now, pace } = *state.borrow();
+        let rate = pace.bytes_per_second.unwrap_or(0) as f64 / f64::from(1 << 20);
         tracing::info!(
             stage = ?now.stage,
             files = now.files_done,
@@ -122,6 +137,7 @@ async fn log(progress: watch::Receiver<Progress>) {
             bytes = now.bytes_done,
             bytes_total = now.bytes_total,
             mebibytes_per_second = format!("{rate:.1}"),
+            remaining_seconds = pace.remaining_seconds,
             "working"
         );
     }
