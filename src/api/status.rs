@@ -118,6 +118,12 @@ pub struct VolumeStatus {
     /// tell whether they are what was uploaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_verified: Option<i64>,
+    /// Of the bytes in place, those that were taken from an earlier checkpoint instead of being fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_reused: Option<i64>,
+    /// Why nothing is taken from the claim in `reuseFrom`; absent when it is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reuse_skipped: Option<String>,
     /// Mean rate of the load, in bytes per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<i64>,

@@ -37,6 +37,8 @@ struct Task {
     what: String,
     begun: Instant,
     said: Instant,
+    /// Bytes that need not be fetched.
+    at_hand: u64,
 }
 
 impl Progress {
@@ -49,6 +51,7 @@ impl Progress {
             what: String::new(),
             begun: Instant::now(),
             said: Instant::now(),
+            at_hand: 0,
         };
         Self { terminal, results, task: Mutex::new(task) }
     }
@@ -92,7 +95,12 @@ impl Display for Progress {
                 // What an earlier run had left is no part of the rate.
                 if task.bar.length() != Some(amounts.bytes_total) {
                     task.bar.set_length(amounts.bytes_total);
-                    task.bar.set_position(amounts.bytes_kept);
+                    task.at_hand = 0;
+                }
+                // So is what was taken from an earlier checkpoint.
+                let at_hand = amounts.bytes_kept + amounts.bytes_reused;
+                if std::mem::replace(&mut task.at_hand, at_hand) != at_hand {
+                    task.bar.set_position(amounts.bytes_done);
                     task.bar.reset_eta();
                 }
                 task.bar.set_position(amounts.bytes_done);
@@ -147,6 +155,9 @@ fn moved(transfer: &Transfer) -> String {
         }
         .as_str();
     }
+    if transfer.bytes_reused > 0 {
+        out.extend([", ", &human(transfer.bytes_reused), " taken from an earlier checkpoint"]);
+    }
     if transfer.bytes_kept > 0 {
         out.extend([", ", &human(transfer.bytes_kept), " were there already"]);
     }
@@ -159,7 +170,7 @@ fn line(amounts: Amounts, elapsed: Duration) -> Option<String> {
         return (amounts.files_total > 0)
             .then(|| format!("{} of {} files", count(amounts.files_done), count(amounts.files_total)));
     }
-    let moved = amounts.bytes_done.saturating_sub(amounts.bytes_kept);
+    let moved = amounts.bytes_done.saturating_sub(amounts.bytes_kept).saturating_sub(amounts.bytes_reused);
     let rate = moved as f64 / elapsed.as_secs_f64().max(0.001);
     let left = amounts.bytes_total.saturating_sub(amounts.bytes_done) as f64 / rate;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
@@ -179,6 +190,12 @@ mod tests {
         let amounts = Amounts { bytes_done: 3 << 20, bytes_total: 13 << 20, bytes_kept: 1 << 20, ..Amounts::default() };
         let shown = line(amounts, Duration::from_secs(2)).unwrap();
         assert_eq!(shown, "3.0 MiB of 13.0 MiB (23%), 1.0 MiB/s, 10s left");
+        let reused = Amounts { bytes_done: 4 << 20, bytes_total: 14 << 20, bytes_reused: 1 << 20, ..amounts };
+        assert_eq!(
+            line(reused, Duration::from_secs(2)).unwrap(),
+            "4.0 MiB of 14.0 MiB (28%), 1.0 MiB/s, 10s left",
+            "what was taken is done, and no part of the rate"
+        );
         let shown = line(Amounts { bytes_total: 5, ..Amounts::default() }, Duration::ZERO).unwrap();
         assert_eq!(shown, "0 B of 5 B (0%), 0 B/s, ? left");
         assert_eq!(line(Amounts { files_total: 2, ..Amounts::default() }, Duration::ZERO).unwrap(), "0 of 2 files");
@@ -203,6 +220,8 @@ mod tests {
             let expected = format!(", 2.0 MiB fetched at 1.0 MiB/s, {said}, 1.0 KiB were there already");
             assert_eq!(moved(&transfer), expected);
         }
+        let reused = Transfer { bytes_reused: 3 << 20, ..Transfer::default() };
+        assert_eq!(moved(&reused), ", 3.0 MiB taken from an earlier checkpoint");
         assert_eq!(moved(&Transfer::default()), "");
     }
 

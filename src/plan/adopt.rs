@@ -47,7 +47,7 @@ pub(super) fn adopt(
     }
     let inputs = names::hash(&("verify", publication, &claim.metadata.uid));
     let placement = volume.volume.placement.as_ref();
-    let launch = worker_job::launch_hash(scene.checkpoint, placement, None);
+    let launch = worker_job::launch_hash(scene.checkpoint, placement, None, None);
     let job = current_job(scene, draft, volume, TaskKind::Verify, &inputs, &launch, status.recorded_attempt);
     if let Some(job) = job {
         status.attempt = attempt::number(job);
@@ -72,6 +72,7 @@ pub(super) fn adopt(
         attempt: status.recorded_attempt + 1,
         target: Some(name),
         volume: Some((name.clone(), true)),
+        reuse: None,
         placement,
         node: None,
         revalidate: None,

@@ -121,6 +121,7 @@ fn begin(
         attempt: number,
         target: None,
         volume: None,
+        reuse: None,
         placement: None,
         node,
         revalidate: revalidate(scene),
@@ -158,7 +159,7 @@ fn current_job<'a>(scene: &Scene<'a>, draft: &mut Draft, inputs: &str, drift_inp
 
 fn launch(scene: &Scene<'_>) -> String {
     let node = source_claim::check(scene).ok().flatten();
-    worker_job::launch_hash(scene.checkpoint, None, node.as_deref())
+    worker_job::launch_hash(scene.checkpoint, None, node.as_deref(), None)
 }
 
 fn recorded(draft: &Draft) -> i64 {

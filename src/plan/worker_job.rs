@@ -56,6 +56,8 @@ pub struct JobRequest<'a> {
     pub target: Option<&'a str>,
     /// The claim to mount at [`environment::VOLUME_MOUNT`], and whether for reading only.
     pub volume: Option<(String, bool)>,
+    /// The claim to mount at [`environment::REUSE_MOUNT`].
+    pub reuse: Option<String>,
     /// Where the volume entry wants the load to run.
     pub placement: Option<&'a Placement>,
     /// The node that holds the source claim.
@@ -64,10 +66,16 @@ pub struct JobRequest<'a> {
     pub revalidate: Option<String>,
 }
 
-/// Hash of what decides whether a pod can start: the user's worker settings, service account and placement.
+/// Hash of what decides whether a pod can start: the user's worker settings, service account and placement, and the claim that
+/// files are taken from.
 #[must_use]
-pub fn launch_hash(checkpoint: &Checkpoint, placement: Option<&Placement>, node: Option<&str>) -> String {
-    names::hash(&(&checkpoint.spec.worker, &checkpoint.spec.service_account_name, placement, node))
+pub fn launch_hash(
+    checkpoint: &Checkpoint,
+    placement: Option<&Placement>,
+    node: Option<&str>,
+    reuse: Option<&str>,
+) -> String {
+    names::hash(&(&checkpoint.spec.worker, &checkpoint.spec.service_account_name, placement, node, reuse))
 }
 
 /// Hash of what the installation decides about how a pod starts: the image and the defaults of `spec.worker`.
@@ -82,7 +90,7 @@ pub fn build(config: &Config, request: &JobRequest<'_>) -> Job {
     let checkpoint = request.checkpoint;
     let uid = checkpoint.metadata.uid.as_deref().unwrap_or_default();
     let kind = request.task.kind;
-    let launch = launch_hash(checkpoint, request.placement, request.node.as_deref());
+    let launch = launch_hash(checkpoint, request.placement, request.node.as_deref(), request.reuse.as_deref());
     let mut annotations = vec![
         (ANNOTATION_INPUTS, request.inputs.clone()),
         (ANNOTATION_ATTEMPT, request.attempt.to_string()),
@@ -309,6 +317,9 @@ fn volumes(request: &JobRequest<'_>) -> (Vec<Volume>, Vec<VolumeMount>) {
         if let Source::Claim { claim_name, .. } = source {
             add("source", environment::SOURCE_MOUNT, true, claim(claim_name, true));
         }
+    }
+    if let Some(claim_name) = &request.reuse {
+        add("reuse", environment::REUSE_MOUNT, true, claim(claim_name, true));
     }
     if let Some((claim_name, read_only)) = &request.volume {
         add("volume", environment::VOLUME_MOUNT, *read_only, claim(claim_name, *read_only));

@@ -241,7 +241,9 @@ impl<'a> Copier<'a> {
         let elsewhere: Vec<Job<'a>> = elsewhere.into_iter().map(job).collect();
         let taker = Taker { reuse, storage: self.storage, progress: self.progress, shelf: &self.shelf };
         let run = async {
-            let fetch = self.transfer.run(elsewhere, &destination, send.clone());
+            let (there, mut fetch) = taker.decide(there).await;
+            fetch.extend(elsewhere);
+            let fetch = self.transfer.run(fetch, &destination, send.clone());
             let ((), left) = futures::try_join!(fetch, taker.run(there, &send))?;
             if left.is_empty() { Ok(()) } else { self.transfer.run(left, &destination, send).await }
         };

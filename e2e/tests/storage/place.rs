@@ -74,8 +74,12 @@ impl Place {
 }
 
 pub fn task(kind: TaskKind, source: &Source, fingerprint: Option<&str>) -> Task {
-    let load =
-        |fingerprint: &str| LoadTask { fingerprint: fingerprint.into(), filter: Filter::default(), digest: None, reuse_from: None };
+    let load = |fingerprint: &str| LoadTask {
+        fingerprint: fingerprint.into(),
+        filter: Filter::default(),
+        digest: None,
+        reuse_from: None,
+    };
     Task {
         version: VERSION,
         kind,

@@ -2,6 +2,7 @@
 
 mod crash;
 mod life;
+mod reuse;
 mod trouble;
 
 use jiff::{SignedDuration, Timestamp};
