@@ -32,7 +32,7 @@ const BATCH_BYTES: u64 = 256 << 20;
 /// A batch ends when it holds so many files.
 const BATCH_FILES: usize = 256;
 /// A batch ends when its first item is so old.
-const BATCH_AGE: Duration = Duration::from_secs(1);
+const BATCH_AGE: Duration = Duration::from_millis(250);
 /// Items that wait for the batch before theirs to settle.
 const WAITING: usize = 64;
 
@@ -202,16 +202,17 @@ pub(super) struct Copied {
 }
 
 /// Copies files from a storage to a shelf.
-pub(super) struct Copier<'a> {
-    storage: &'a dyn Storage,
-    progress: &'a ProgressSink,
-    transfer: Transfer<'a>,
+pub(super) struct Copier {
+    storage: Arc<dyn Storage>,
+    progress: ProgressSink,
+    transfer: Arc<Transfer>,
     shelf: Arc<Shelf>,
 }
 
-impl<'a> Copier<'a> {
-    pub(super) fn new(storage: &'a dyn Storage, progress: &'a ProgressSink, shelf: Arc<Shelf>) -> Self {
-        Self { storage, progress, transfer: Transfer::new(storage, progress), shelf }
+impl Copier {
+    pub(super) fn new(storage: &Arc<dyn Storage>, progress: &ProgressSink, shelf: Arc<Shelf>) -> Self {
+        let transfer = Transfer::new(storage, progress);
+        Self { storage: Arc::clone(storage), progress: progress.clone(), transfer, shelf }
     }
 
     /// Bytes that were read from the storage.
@@ -222,7 +223,7 @@ impl<'a> Copier<'a> {
     /// Copies the files: what is there is taken, of those that were begun what is missing is fetched, and of the others all.
     pub(super) async fn copy(
         &self,
-        entries: &'a [Entry],
+        entries: &[Entry],
         resume: &BTreeMap<String, Resume>,
         reuse: &Arc<Reuse>,
     ) -> Result<Copied, Failure> {
@@ -231,15 +232,15 @@ impl<'a> Copier<'a> {
             begun.clear();
             begun.extend(resume.iter().map(|(path, resume)| (path.clone(), resume.temporary.clone())));
         }
-        let job = |entry: &'a Entry| {
+        let kept = |entry: &Entry| {
             let parts = resume.get(&entry.path).map(|resume| resume.parts.values());
-            Job { entry, kept: parts.into_iter().flatten().filter_map(PartRecord::sums).collect() }
+            parts.into_iter().flatten().filter_map(PartRecord::sums).collect()
         };
         let destination: Arc<dyn Destination> = Arc::clone(&self.shelf) as _;
         let (send, receive) = mpsc::channel(WAITING);
         let (there, elsewhere): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| reuse.has(entry));
-        let elsewhere: Vec<Job<'a>> = elsewhere.into_iter().map(job).collect();
-        let taker = Taker { reuse, storage: self.storage, progress: self.progress, shelf: &self.shelf };
+        let elsewhere: Vec<_> = elsewhere.into_iter().map(|entry| Job { entry, kept: kept(entry) }).collect();
+        let taker = Taker { reuse, storage: &*self.storage, progress: &self.progress, shelf: &self.shelf };
         let run = async {
             let (there, mut fetch) = taker.decide(there).await;
             fetch.extend(elsewhere);
@@ -254,7 +255,7 @@ impl<'a> Copier<'a> {
         Ok(copied)
     }
 
-    async fn settle(&self, mut events: mpsc::Receiver<Event<'a>>) -> Result<Copied, Failure> {
+    async fn settle(&self, mut events: mpsc::Receiver<Event>) -> Result<Copied, Failure> {
         let mut copied = Copied::default();
         let mut batch = Batch::default();
         loop {
@@ -276,16 +277,16 @@ impl<'a> Copier<'a> {
         Ok(copied)
     }
 
-    fn add(&self, event: Event<'a>, batch: &mut Batch, copied: &mut Copied) {
+    fn add(&self, event: Event, batch: &mut Batch, copied: &mut Copied) {
         match event {
             Event::Part { entry, target, index, sums } => {
-                let Entry { path, size, version, .. } = entry.clone();
+                let Entry { path, size, version, .. } = Entry::clone(&entry);
                 batch.parts.push(Part { path, size, version, target, index, sums });
                 batch.grow(PART.min(entry.size));
             }
             Event::File { entry, target: Some(target), hash, verified } => {
                 let identity = entry.identity().map(|sum| sum.to_string());
-                let Entry { path, size, version, .. } = entry.clone();
+                let Entry { path, size, version, .. } = Entry::clone(&entry);
                 batch.files.push(Staged { path, size, version, target, hash, verified, identity });
                 batch.grow(size.min(PART));
             }
@@ -296,7 +297,7 @@ impl<'a> Copier<'a> {
                     batch.parts.retain(|part| part.target.name != target.name);
                     self.shelf.workspace.discard(&target.name);
                 }
-                copied.wrong.push((entry.clone(), windows));
+                copied.wrong.push((Entry::clone(&entry), windows));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Lists, judges and, when asked to, hashes a source. Does I/O through storages; changes nothing.
 
+use std::sync::Arc;
+
 use futures::FutureExt;
 
 use crate::{
@@ -20,7 +22,11 @@ use super::{
 };
 
 /// Looks at the source and says what it is. A bad verdict is a result and no failure.
-pub(super) async fn inspect(task: &Task, storage: &dyn Storage, progress: &ProgressSink) -> Result<Report, Failure> {
+pub(super) async fn inspect(
+    task: &Task,
+    storage: &Arc<dyn Storage>,
+    progress: &ProgressSink,
+) -> Result<Report, Failure> {
     let volumes = selectors(&task.volumes)?;
     progress.enter(Stage::Listing);
     let listing = match storage.list().await {
@@ -33,7 +39,7 @@ pub(super) async fn inspect(task: &Task, storage: &dyn Storage, progress: &Progr
     progress.enter(Stage::Judging);
     let judge = judge_of(&task.source, &listing, &task.validation, &volumes);
     let entries = &listing.entries;
-    let verdict = drive(judge, |file, range| read_range(storage, &entries[file], range).boxed())
+    let verdict = drive(judge, |file, range| read_range(&**storage, &entries[file], range).boxed())
         .await
         .map_err(|unread| unread.error)?;
     let good = verdict.is_good();
@@ -53,7 +59,11 @@ fn needs_content(task: &Task) -> bool {
     task.validation.depth == Depth::Content || (task.validation.digest.is_some() && !by_load)
 }
 
-async fn content_digest(storage: &dyn Storage, listing: &Listing, progress: &ProgressSink) -> Result<String, Failure> {
+async fn content_digest(
+    storage: &Arc<dyn Storage>,
+    listing: &Listing,
+    progress: &ProgressSink,
+) -> Result<String, Failure> {
     let entries = &listing.entries;
     progress.update(|progress| {
         progress.stage = Stage::Hashing;

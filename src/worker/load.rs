@@ -34,14 +34,14 @@ const PROBE: &str = "probe";
 pub(super) async fn load(
     task: &Task,
     load: &LoadTask,
-    storage: &dyn Storage,
+    storage: &Arc<dyn Storage>,
     volume: &Path,
     sibling: Option<&Path>,
     progress: &ProgressSink,
 ) -> Result<Report, Failure> {
     let begun = Instant::now();
     progress.enter(Stage::Listing);
-    let (listing, wanted) = wanted(load, storage).await?;
+    let (listing, wanted) = wanted(load, &**storage).await?;
     let (shelf, work, reuse) = prepare(volume, sibling, storage.uri(), wanted.clone()).await?;
     check_space(&shelf, &work, &reuse)?;
     let kept = announce(&work, &wanted, progress);
@@ -66,7 +66,7 @@ pub(super) async fn load(
         } else {
             settle(Arc::clone(&shelf), wanted.clone()).await?;
             progress.enter(Stage::Judging);
-            match review(task, &listing, storage, volume, &wanted).await? {
+            match review(task, &listing, &**storage, volume, &wanted).await? {
                 Review::Good(verdict) => break verdict,
                 Review::Bad { files, message } => (files, message),
             }
@@ -79,7 +79,7 @@ pub(super) async fn load(
         round += 1;
         progress.enter(Stage::Copying);
     };
-    let manifest = manifest(load, storage, &wanted, &done)?;
+    let manifest = manifest(load, &**storage, &wanted, &done)?;
     check_digests(task, load, &listing, &manifest)?;
     let facts = TransferFacts {
         files: wanted.len() as u64,

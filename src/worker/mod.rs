@@ -18,7 +18,7 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
-use std::{panic::AssertUnwindSafe, path::Path};
+use std::{panic::AssertUnwindSafe, path::Path, sync::Arc};
 
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -82,19 +82,19 @@ fn checked(task: &Task) -> Result<(), Failure> {
 
 async fn work(task: &Task, mounts: &Mounts, progress: &ProgressSink) -> Result<Report, Failure> {
     match task.kind {
-        TaskKind::Inspect => inspect::inspect(task, &*storage(task, mounts)?, progress).await,
+        TaskKind::Inspect => inspect::inspect(task, &storage(task, mounts)?, progress).await,
         TaskKind::Load => {
             let load = load_task(task)?;
             let sibling = load.reuse_from.as_ref().and(mounts.reuse.as_deref());
-            load::load(task, load, &*storage(task, mounts)?, volume(mounts)?, sibling, progress).await
+            load::load(task, load, &storage(task, mounts)?, volume(mounts)?, sibling, progress).await
         }
         TaskKind::Verify => verify::verify(load_task(task)?, volume(mounts)?, progress).await,
     }
 }
 
-fn storage(task: &Task, mounts: &Mounts) -> Result<Box<dyn Storage>, Failure> {
+fn storage(task: &Task, mounts: &Mounts) -> Result<Arc<dyn Storage>, Failure> {
     let encode = |text: &str| pickle_encoder::encode(text).map_err(|error| error.to_string());
-    Ok(open(&task.source, mounts, encode)?)
+    Ok(open(&task.source, mounts, encode)?.into())
 }
 
 fn load_task(task: &Task) -> Result<&LoadTask, Failure> {

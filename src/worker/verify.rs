@@ -1,6 +1,6 @@
 //! Hashes the files of a volume again and compares with its manifest and with what is expected. Reads only.
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use crate::{
     contract::{
@@ -8,7 +8,7 @@ use crate::{
         digest::{Tree, filter_hash},
         manifest::Manifest,
     },
-    storage::{Entry, Folder},
+    storage::{Entry, Folder, Storage},
 };
 
 use super::{
@@ -40,7 +40,7 @@ pub(super) async fn verify(load: &LoadTask, volume: &Path, progress: &ProgressSi
         progress.files_total = entries.len() as u64;
         progress.bytes_total = entries.iter().map(|entry| entry.size).sum();
     });
-    let folder = Folder::claim("of the volume", volume, "");
+    let folder: Arc<dyn Storage> = Arc::new(Folder::claim("of the volume", volume, ""));
     let read = transfer::hash_all(&folder, &entries, progress).await;
     let (hashes, bytes) = read.map_err(|failure| match failure {
         Failure::Storage(error) => Failure::Volume(format!("a file of the volume cannot be read: {error}")),

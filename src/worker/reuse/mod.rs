@@ -207,7 +207,7 @@ impl<'a> Taker<'a> {
     pub(super) async fn run(
         &self,
         files: Vec<(&'a Entry, Means)>,
-        events: &mpsc::Sender<Event<'a>>,
+        events: &mpsc::Sender<Event>,
     ) -> Result<Vec<Job<'a>>, Failure> {
         let mut files = files.into_iter();
         let mut running: FuturesUnordered<BoxFuture<'_, Result<Option<Job<'a>>, Failure>>> = FuturesUnordered::new();
@@ -230,7 +230,7 @@ impl<'a> Taker<'a> {
         &self,
         entry: &'a Entry,
         means: Means,
-        events: &mpsc::Sender<Event<'a>>,
+        events: &mpsc::Sender<Event>,
     ) -> Result<Option<Job<'a>>, Failure> {
         let left = Ok(Some(Job::whole(entry)));
         let Some(candidate) = self.reuse.candidates.get(&entry.path) else { return left };
@@ -246,6 +246,7 @@ impl<'a> Taker<'a> {
                 let Some((target, brought)) = self.whole(entry, donor, from, windows).await? else { return left };
                 let verified = if like == Likeness::Version { donor.verified } else { brought.verified };
                 self.progress.update(|progress| progress.files_done += 1);
+                let entry = Arc::new(entry.clone());
                 told(events, Event::File { entry, target: Some(target), hash: brought.hash, verified }).await?;
                 Ok(None)
             }
@@ -299,7 +300,7 @@ impl<'a> Taker<'a> {
         donor: &Donor,
         from: File,
         windows: Vec<Window>,
-        events: &mpsc::Sender<Event<'a>>,
+        events: &mpsc::Sender<Event>,
     ) -> Result<Vec<(usize, PartSums)>, Failure> {
         let Ok(source) = from.try_clone() else { return Ok(Vec::new()) };
         let bringing = Bringing::new(from, None, donor.size, entry.size, windows.clone());
@@ -318,7 +319,7 @@ impl<'a> Taker<'a> {
             Ok(Arc::new(Target::new(file, name, false)))
         });
         let target = target.await?;
-        let source = Arc::new(source);
+        let (source, named) = (Arc::new(source), Arc::new(entry.clone()));
         for (index, sums) in &equal {
             let (from, to, index, path) = (Arc::clone(&source), Arc::clone(&target), *index, entry.path.clone());
             // Whether these bytes are still those that were read is seen when the file is compared with the sums of its store.
@@ -326,7 +327,8 @@ impl<'a> Taker<'a> {
                 move || clone::part(&from, to.file(), index, size).map_err(|error| Failure::of_io(&error, &path));
             blocking(copy).await?;
             self.count(PART.min(size - index as u64 * PART));
-            told(events, Event::Part { entry, target: Arc::clone(&target), index, sums: sums.clone() }).await?;
+            let (entry, target) = (Arc::clone(&named), Arc::clone(&target));
+            told(events, Event::Part { entry, target, index, sums: sums.clone() }).await?;
         }
         Ok(equal)
     }

@@ -12,7 +12,10 @@ use super::{
 use crate::{
     contract::{Outcome, Reason, TaskKind},
     storage::{Checksum, StorageError},
-    worker::{ProgressSink, inspect, judging, transfer::hash::PART},
+    worker::{
+        ProgressSink, inspect, judging,
+        transfer::{self, hash::PART},
+    },
 };
 
 #[tokio::test]
@@ -20,7 +23,8 @@ async fn an_inspection_costs_the_same_whatever_the_sizes_are() {
     let mut costs = Vec::new();
     for size in [1 << 20, 1 << 40] {
         let fake = shards(200, size);
-        let report = inspect::inspect(&fake.task(TaskKind::Inspect), &fake, &ProgressSink::default()).await.unwrap();
+        let report =
+            inspect::inspect(&fake.task(TaskKind::Inspect), &fake.shared(), &ProgressSink::default()).await.unwrap();
         assert_eq!(report.outcome, Outcome::Good, "{report:?}");
         assert_eq!(report.source.unwrap().files, 201);
         assert!(fake.most.load(Ordering::SeqCst) <= judging::READS);
@@ -237,4 +241,29 @@ async fn the_longest_file_comes_first() {
     let first: Vec<usize> = reads.iter().take(3).map(|(file, _)| *file).collect();
     assert!(first.contains(&3) && !first.contains(&0), "{reads:?}");
     assert_eq!(reads.iter().map(|(file, _)| *file).collect::<BTreeSet<_>>().len(), 4, "an empty file needs no read");
+}
+
+#[tokio::test]
+async fn hashing_compares_what_the_store_holds_too() {
+    for sum in SUMS {
+        let bytes = sample(3 * PART + 5);
+        for wrong in [false, true] {
+            let mut fake = files(&[("large.data", bytes.clone())], move |_, at, _, bytes| {
+                let end = at + bytes.len() as u64;
+                if wrong && end > 2 * PART + 1 {
+                    let place = usize::try_from((2 * PART + 1).saturating_sub(at)).unwrap();
+                    bytes[place] ^= 1;
+                }
+                Ok(())
+            });
+            fake.entries[0].checksum = Some(sum(&bytes));
+            let hashed = transfer::hash_all(&fake.shared(), &fake.entries, &ProgressSink::default()).await;
+            if wrong {
+                assert_eq!(hashed.unwrap_err().reason(), Reason::Corrupt);
+                continue;
+            }
+            let (hashes, read) = hashed.unwrap();
+            assert_eq!((hashes, read), (vec![blake3::hash(&bytes)], bytes.len() as u64));
+        }
+    }
 }

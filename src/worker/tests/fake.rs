@@ -26,18 +26,19 @@ use crate::{
 /// What reads of a [`Fake`] bring: a file's index, a range, and how often that file was read before.
 pub(super) type Content = dyn Fn(usize, Range<u64>, usize) -> Result<Vec<u8>, StorageError> + Send + Sync;
 
-/// A storage of any size whose bytes are made when they are read.
+/// A storage of any size whose bytes are made when they are read. Clones count together.
+#[derive(Clone)]
 pub(super) struct Fake {
     pub entries: Vec<Entry>,
-    pub content: Box<Content>,
+    pub content: Arc<Content>,
     pub in_sequence: bool,
     pub uri: String,
     /// What the storage holds of files besides the checksums of its listing, by their path.
     pub windows: BTreeMap<String, Vec<Window>>,
-    pub reads: Mutex<Vec<(usize, Range<u64>)>>,
+    pub reads: Arc<Mutex<Vec<(usize, Range<u64>)>>>,
     active: Arc<AtomicUsize>,
-    pub most: AtomicUsize,
-    pub bytes: AtomicU64,
+    pub most: Arc<AtomicUsize>,
+    pub bytes: Arc<AtomicU64>,
 }
 
 impl Fake {
@@ -50,14 +51,14 @@ impl Fake {
         entries.sort_by(|left, right| left.path.cmp(&right.path));
         Self {
             entries,
-            content: Box::new(content),
+            content: Arc::new(content),
             in_sequence: false,
             uri: "fake:".into(),
             windows: BTreeMap::new(),
-            reads: Mutex::default(),
+            reads: Arc::default(),
             active: Arc::default(),
-            most: AtomicUsize::new(0),
-            bytes: AtomicU64::new(0),
+            most: Arc::default(),
+            bytes: Arc::default(),
         }
     }
 
@@ -73,6 +74,10 @@ impl Fake {
         }
     }
 
+    pub fn shared(&self) -> Arc<dyn Storage> {
+        Arc::new(self.clone())
+    }
+
     pub async fn load(&self, volume: &Path) -> Result<Report, Failure> {
         self.load_beside(volume, None).await
     }
@@ -80,7 +85,8 @@ impl Fake {
     /// Loads with a claim beside the volume that files may be taken from.
     pub async fn load_beside(&self, volume: &Path, sibling: Option<&Path>) -> Result<Report, Failure> {
         let task = self.task(TaskKind::Load);
-        load::load(&task, task.load.as_ref().unwrap(), self, volume, sibling, &ProgressSink::default()).await
+        let (load, storage) = (task.load.as_ref().unwrap(), self.shared());
+        load::load(&task, load, &storage, volume, sibling, &ProgressSink::default()).await
     }
 }
 

@@ -417,7 +417,8 @@ async fn a_panic_is_a_failed_attempt() {
     let fake = fake::shards(1, 1000);
     let task = fake.task(TaskKind::Inspect);
     let progress = ProgressSink::default();
-    let work = async { inspect::inspect(&task, &Panicking, &progress).await.unwrap() };
+    let storage: Arc<dyn Storage> = Arc::new(Panicking);
+    let work = async { inspect::inspect(&task, &storage, &progress).await.unwrap() };
     let report = attended(TaskKind::Inspect, work, &CancellationToken::new()).await;
     assert_eq!((report.outcome, report.reason, exit_code(&report)), (Outcome::Failed, None, exit::RETRY));
     assert!(!report.message.contains("canary"));

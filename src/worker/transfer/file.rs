@@ -4,7 +4,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -13,13 +13,13 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::storage::{Entry, Window};
+use crate::storage::{Entry, Pieces, Window};
 use crate::worker::failure::{Failure, blocking};
 
 use super::{
     Check, Destination, Event, Job, PART, PartHash, PartSums, Transfer,
     hash::{self, PartHasher},
-    pool::{Buffer, CHUNK},
+    pool::CHUNK,
     reader::Reader,
     sums::{OrderedSums, Piece, PieceSums},
     target::{self, Target},
@@ -30,19 +30,19 @@ use super::{
 const BUFFERED: u64 = 1 << 20;
 
 /// Work that is done at one go.
-pub(super) enum Item<'a> {
+pub(super) enum Item {
     /// A file from its beginning to its end.
-    Whole(&'a Entry),
+    Whole(Arc<Entry>),
     /// A part of a file.
-    Part(Arc<Under<'a>>, usize),
+    Part(Arc<Under>, usize),
     /// A file that has all its parts.
-    Nothing(Arc<Under<'a>>),
+    Nothing(Arc<Under>),
 }
 
 /// A file that is read part by part.
 #[derive(Debug)]
-pub(super) struct Under<'a> {
-    entry: &'a Entry,
+pub(super) struct Under {
+    entry: Arc<Entry>,
     opened: OnceCell<Opened>,
     parts: Mutex<Vec<Option<PartSums>>>,
     missing: AtomicUsize,
@@ -55,6 +55,9 @@ struct Opened {
     check: Check,
     /// The sums that need an order: they follow the parts through what was written.
     trail: Option<Arc<Mutex<Trail>>>,
+    /// Such sums without anything written that they could follow: whoever sets this reads the file from its beginning, and what
+    /// other parts there are is done with that.
+    at_once: Option<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -63,9 +66,9 @@ struct Trail {
     next: usize,
 }
 
-impl<'a> Under<'a> {
+impl Under {
     /// The file and the parts that are missing.
-    pub(super) fn new(job: Job<'a>) -> (Self, Vec<usize>) {
+    pub(super) fn new(job: Job<'_>) -> (Self, Vec<usize>) {
         let count = usize::try_from(job.entry.size.div_ceil(PART)).unwrap_or(usize::MAX);
         let mut parts = vec![None; count];
         for (index, sums) in job.kept {
@@ -75,7 +78,8 @@ impl<'a> Under<'a> {
         }
         let missing: Vec<usize> = (0..count).filter(|index| parts[*index].is_none()).collect();
         let left = AtomicUsize::new(missing.len());
-        let file = Self { entry: job.entry, opened: OnceCell::new(), parts: Mutex::new(parts), missing: left };
+        let entry = Arc::new(job.entry.clone());
+        let file = Self { entry, opened: OnceCell::new(), parts: Mutex::new(parts), missing: left };
         (file, missing)
     }
 
@@ -113,38 +117,36 @@ fn range(index: usize, size: u64) -> Range<u64> {
     start..(start + PART).min(size)
 }
 
-/// A part that is being hashed and written.
-struct Working {
+/// The sums of a part.
+struct Sums {
     hasher: PartHasher,
     pieces: PieceSums,
     ordered: Option<OrderedSums>,
-    target: Option<Arc<Target>>,
-    path: Arc<str>,
 }
 
-impl Working {
-    /// Hashes and writes while the bytes are in the processor's caches. Blocks.
-    fn work(mut self, mut buffer: Buffer, at: u64) -> Result<Self, Failure> {
-        let bytes = buffer.bytes();
+impl Sums {
+    fn new(entry: &Entry, range: &Range<u64>, check: &Check, ordered: Option<OrderedSums>) -> Self {
+        let hasher = PartHasher::new(range.start, entry.size);
+        Self { hasher, pieces: PieceSums::new(check.clone(), range.start), ordered }
+    }
+
+    /// The next bytes, while they are in the processor's caches.
+    fn update(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.pieces.update(bytes);
         if let Some(ordered) = &mut self.ordered {
             ordered.update(bytes);
         }
-        if let Some(target) = &self.target {
-            target.write(&mut buffer, at).map_err(|error| Failure::of_io(&error, &self.path))?;
-        }
-        Ok(self)
     }
 }
 
-impl<'a> Transfer<'a> {
+impl Transfer {
     /// Does one item.
     pub(super) async fn item(
-        &self,
-        item: Item<'a>,
+        self: Arc<Self>,
+        item: Item,
         destination: Arc<dyn Destination>,
-        events: mpsc::Sender<Event<'a>>,
+        events: mpsc::Sender<Event>,
     ) -> Result<(), Failure> {
         let event = match item {
             Item::Whole(entry) => Some(self.whole(entry, destination).await?),
@@ -158,44 +160,62 @@ impl<'a> Transfer<'a> {
     }
 
     /// Reads a file from its beginning to its end with one request, part by part.
-    async fn whole(&self, entry: &'a Entry, destination: Arc<dyn Destination>) -> Result<Event<'a>, Failure> {
-        let (checksum, pieces) = self.storage.read_whole(entry).await?;
+    async fn whole(&self, entry: Arc<Entry>, destination: Arc<dyn Destination>) -> Result<Event, Failure> {
+        let (checksum, pieces) = self.storage.read_whole(&entry).await?;
         let windows = checksum.map(|checksum| Window { range: 0..entry.size, checksum });
         let check = Check::new(windows.into_iter().collect(), entry.size);
-        let target = open(entry, destination, &check).await?;
+        let target = open(&entry, destination, &check).await?;
+        self.in_order(&entry, pieces, target, &check).await
+    }
+
+    /// Reads a file from its beginning to its end, part by part.
+    async fn in_order(
+        &self,
+        entry: &Arc<Entry>,
+        pieces: Pieces<'_>,
+        target: Option<Arc<Target>>,
+        check: &Check,
+    ) -> Result<Event, Failure> {
         let mut reader = Reader::new(entry, pieces);
-        let mut ordered = OrderedSums::new(&check);
+        let mut ordered = OrderedSums::new(check);
         let (mut hashes, mut all) = (Vec::new(), Vec::new());
         let parts = entry.size.div_ceil(PART).max(1);
         for index in 0..usize::try_from(parts).unwrap_or(usize::MAX) {
             let range = range(index, entry.size);
-            let working = working(entry, &range, &check, ordered.take(), target.clone());
-            let done = self.stream(&mut reader, range, working).await?;
+            let sums = Sums::new(entry, &range, check, ordered.take());
+            let done = self.stream(&mut reader, range, sums, target.as_ref()).await?;
             hashes.push(done.hasher.finish());
             all.extend(done.pieces.finish());
             ordered = done.ordered;
         }
         let wrong = ordered.map_or_else(|| check.wrong_pieces(&all), OrderedSums::finish);
-        self.ended(entry, target, hash::merge(&hashes), wrong, &check).await
+        self.ended(entry, target, hash::merge(&hashes), wrong, check).await
     }
 
     async fn part(
         &self,
-        file: &Arc<Under<'a>>,
+        file: &Arc<Under>,
         index: usize,
         destination: &Arc<dyn Destination>,
-        events: &mpsc::Sender<Event<'a>>,
-    ) -> Result<Option<Event<'a>>, Failure> {
+        events: &mpsc::Sender<Event>,
+    ) -> Result<Option<Event>, Failure> {
         let opened = self.opened(file, destination).await?;
-        let (entry, range) = (file.entry, file.range(index));
+        let (entry, range) = (&file.entry, file.range(index));
+        if let Some(begun) = &opened.at_once {
+            if begun.swap(true, Ordering::AcqRel) {
+                return Ok(None);
+            }
+            let pieces = self.storage.read(entry, 0..entry.size);
+            return self.in_order(entry, pieces, None, &opened.check).await.map(Some);
+        }
         let mut reader = Reader::new(entry, self.storage.read(entry, range.clone()));
-        let working = working(entry, &range, &opened.check, None, opened.target.clone());
-        let done = self.stream(&mut reader, range, working).await?;
+        let sums = Sums::new(entry, &range, &opened.check, None);
+        let done = self.stream(&mut reader, range, sums, opened.target.as_ref()).await?;
         let sums = PartSums { hash: done.hasher.finish(), pieces: done.pieces.finish() };
         file.keep(index, sums.clone());
         if let Some(target) = &opened.target {
             follow(file, opened).await?;
-            told(events, Event::Part { entry, target: Arc::clone(target), index, sums }).await?;
+            told(events, Event::Part { entry: Arc::clone(entry), target: Arc::clone(target), index, sums }).await?;
         }
         if file.missing.fetch_sub(1, Ordering::AcqRel) > 1 {
             return Ok(None);
@@ -206,23 +226,22 @@ impl<'a> Transfer<'a> {
     /// Opens the target of a file, once, and asks for its checksums.
     async fn opened<'f>(
         &self,
-        file: &'f Arc<Under<'a>>,
+        file: &'f Arc<Under>,
         destination: &Arc<dyn Destination>,
     ) -> Result<&'f Opened, Failure> {
         let open = async {
-            let entry = file.entry;
+            let entry = &file.entry;
             let check = Check::new(self.storage.checksums(entry).await, entry.size);
             let target = open(entry, Arc::clone(destination), &check).await?;
-            // Without a target there is nothing that sums could follow the parts through.
-            let check = if target.is_none() && check.is_in_order() { Check::None } else { check };
-            let sums = OrderedSums::new(&check);
+            let sums = OrderedSums::new(&check).filter(|_| target.is_some());
             let trail = sums.map(|sums| Arc::new(Mutex::new(Trail { sums, next: 0 })));
+            let at_once = (target.is_none() && check.is_in_order()).then(AtomicBool::default);
             if let Some(target) = &target {
                 for index in file.without_pieces(&check) {
                     self.read_again(file, index, &check, target).await?;
                 }
             }
-            Ok(Opened { target, check, trail })
+            Ok(Opened { target, check, trail, at_once })
         };
         file.opened.get_or_try_init(|| open).await
     }
@@ -230,7 +249,7 @@ impl<'a> Transfer<'a> {
     /// Sums a part that an earlier attempt wrote, from what it wrote.
     async fn read_again(
         &self,
-        file: &Arc<Under<'a>>,
+        file: &Arc<Under>,
         index: usize,
         check: &Check,
         target: &Arc<Target>,
@@ -252,31 +271,39 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// Reads a range, and hashes and writes each buffer while the next one fills.
-    async fn stream(&self, reader: &mut Reader<'_>, range: Range<u64>, working: Working) -> Result<Working, Failure> {
-        let mut ready = Some(working);
-        let mut busy: Option<JoinHandle<Result<Working, Failure>>> = None;
+    /// Reads and sums a range, and writes each buffer while the next one fills.
+    async fn stream(
+        &self,
+        reader: &mut Reader<'_>,
+        range: Range<u64>,
+        mut sums: Sums,
+        target: Option<&Arc<Target>>,
+    ) -> Result<Sums, Failure> {
+        let mut writing: Option<JoinHandle<Result<(), Failure>>> = None;
         let mut at = range.start;
         while at < range.end {
             let closed = || Failure::Volume("the transfer was closed".into());
             let mut buffer = self.pool.buffer().await.ok_or_else(closed)?;
             let length = usize::try_from(range.end - at).unwrap_or(CHUNK).min(CHUNK);
-            reader.fill(&mut buffer, length, self).await?;
-            let working = match busy.take() {
-                Some(busy) => idle(busy).await?,
-                None => ready.take().ok_or_else(closed)?,
-            };
-            busy = Some(tokio::task::spawn_blocking(move || working.work(buffer, at)));
+            reader.fill(&mut buffer, length, self, |bytes| sums.update(bytes)).await?;
+            if let Some(before) = writing.take() {
+                written(before).await?;
+            }
+            writing = target.map(|target| {
+                let (target, path) = (Arc::clone(target), Arc::clone(reader.entry()));
+                tokio::task::spawn_blocking(move || {
+                    target.write(&mut buffer, at).map_err(|error| Failure::of_io(&error, &path.path))
+                })
+            });
             at += length as u64;
         }
-        match (busy, ready) {
-            (Some(busy), _) => idle(busy).await,
-            (None, Some(ready)) => Ok(ready),
-            (None, None) => Err(Failure::Volume("a part was lost".into())),
+        match writing {
+            Some(last) => written(last).await.map(|()| sums),
+            None => Ok(sums),
         }
     }
 
-    async fn finish(&self, file: &Arc<Under<'a>>, opened: &Opened) -> Result<Event<'a>, Failure> {
+    async fn finish(&self, file: &Arc<Under>, opened: &Opened) -> Result<Event, Failure> {
         if opened.target.is_some() {
             follow(file, opened).await?;
         }
@@ -287,18 +314,19 @@ impl<'a> Transfer<'a> {
                 wrong = std::mem::replace(&mut trail.sums, fresh).finish();
             }
         }
-        self.ended(file.entry, opened.target.clone(), hash, wrong, &opened.check).await
+        self.ended(&file.entry, opened.target.clone(), hash, wrong, &opened.check).await
     }
 
     /// The end of a file.
     async fn ended(
         &self,
-        entry: &'a Entry,
+        entry: &Arc<Entry>,
         target: Option<Arc<Target>>,
         hash: Option<blake3::Hash>,
         wrong: Vec<Window>,
         check: &Check,
-    ) -> Result<Event<'a>, Failure> {
+    ) -> Result<Event, Failure> {
+        let entry = Arc::clone(entry);
         if let Some(target) = &target {
             target::finish(Arc::clone(target), entry.size, entry.path.clone()).await?;
         }
@@ -308,23 +336,8 @@ impl<'a> Transfer<'a> {
         }
         self.progress.update(|progress| progress.files_done += 1);
         let lost = || Failure::Volume(format!("the parts of {} do not make up a file", entry.path));
-        Ok(Event::File { entry, target, hash: hash.ok_or_else(lost)?, verified: check.covers(entry.size) })
-    }
-}
-
-fn working(
-    entry: &Entry,
-    range: &Range<u64>,
-    check: &Check,
-    ordered: Option<OrderedSums>,
-    target: Option<Arc<Target>>,
-) -> Working {
-    Working {
-        hasher: PartHasher::new(range.start, entry.size),
-        pieces: PieceSums::new(check.clone(), range.start),
-        ordered,
-        target,
-        path: entry.path.as_str().into(),
+        let (hash, verified) = (hash.ok_or_else(lost)?, check.covers(entry.size));
+        Ok(Event::File { entry, target, hash, verified })
     }
 }
 
@@ -336,7 +349,7 @@ async fn open(entry: &Entry, destination: Arc<dyn Destination>, check: &Check) -
 }
 
 /// Lets the sums that need an order follow the parts that are complete.
-async fn follow(file: &Arc<Under<'_>>, opened: &Opened) -> Result<(), Failure> {
+async fn follow(file: &Arc<Under>, opened: &Opened) -> Result<(), Failure> {
     let (Some(trail), Some(target)) = (&opened.trail, &opened.target) else { return Ok(()) };
     let (trail, target, path, size) = (Arc::clone(trail), Arc::clone(target), file.entry.path.clone(), file.entry.size);
     loop {
@@ -359,6 +372,6 @@ async fn follow(file: &Arc<Under<'_>>, opened: &Opened) -> Result<(), Failure> {
     }
 }
 
-async fn idle(busy: JoinHandle<Result<Working, Failure>>) -> Result<Working, Failure> {
-    busy.await.unwrap_or_else(|error| Err(Failure::Volume(format!("the work on the volume was given up: {error}"))))
+async fn written(writing: JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
+    writing.await.unwrap_or_else(|error| Err(Failure::Volume(format!("the work on the volume was given up: {error}"))))
 }

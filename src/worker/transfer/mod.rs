@@ -2,8 +2,8 @@
 //! writes them at their place. Does I/O.
 //!
 //! Work is cut into items: a part of a large file, or a small file whole. Items are taken longest file first; [`pace`] says how
-//! many are under way. An item fills one buffer while another of its own is hashed and written, so that memory is a matter of
-//! the pool alone.
+//! many are under way. Each is a task of its own, in which bytes are copied and hashed by the processor that has just received
+//! them; it fills one buffer while another of its own is written, so that memory is a matter of the pool alone.
 
 pub(super) mod clone;
 mod file;
@@ -26,8 +26,7 @@ use std::{
     time::Instant,
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::storage::{Entry, Storage, StorageError, Window};
 
@@ -82,31 +81,32 @@ impl Destination for Nowhere {
 }
 
 /// What happened to a file.
-pub(super) enum Event<'a> {
+pub(super) enum Event {
     /// A part was written; there are more of them.
-    Part { entry: &'a Entry, target: Arc<Target>, index: usize, sums: PartSums },
+    Part { entry: Arc<Entry>, target: Arc<Target>, index: usize, sums: PartSums },
     /// All was read, written and compared.
-    File { entry: &'a Entry, target: Option<Arc<Target>>, hash: blake3::Hash, verified: bool },
+    File { entry: Arc<Entry>, target: Option<Arc<Target>>, hash: blake3::Hash, verified: bool },
     /// All was read, and these windows are not what the store says.
-    Wrong { entry: &'a Entry, target: Option<Arc<Target>>, windows: Vec<Window> },
+    Wrong { entry: Arc<Entry>, target: Option<Arc<Target>>, windows: Vec<Window> },
 }
 
 /// Says what happened, if anybody listens.
-pub(super) async fn told<'a>(events: &mpsc::Sender<Event<'a>>, event: Event<'a>) -> Result<(), Failure> {
+pub(super) async fn told(events: &mpsc::Sender<Event>, event: Event) -> Result<(), Failure> {
     events.send(event).await.map_err(|_| Failure::Volume("the transfer was closed".into()))
 }
 
 /// Reads files of one storage.
-pub(super) struct Transfer<'a> {
-    storage: &'a dyn Storage,
-    progress: &'a ProgressSink,
+pub(super) struct Transfer {
+    storage: Arc<dyn Storage>,
+    progress: ProgressSink,
     pool: Arc<Pool>,
     fetched: AtomicU64,
 }
 
-impl<'a> Transfer<'a> {
-    pub(super) fn new(storage: &'a dyn Storage, progress: &'a ProgressSink) -> Self {
-        Self { storage, progress, pool: Pool::new(), fetched: AtomicU64::new(0) }
+impl Transfer {
+    pub(super) fn new(storage: &Arc<dyn Storage>, progress: &ProgressSink) -> Arc<Self> {
+        let (storage, progress) = (Arc::clone(storage), progress.clone());
+        Arc::new(Self { storage, progress, pool: Pool::new(), fetched: AtomicU64::new(0) })
     }
 
     /// Bytes that were read.
@@ -116,14 +116,14 @@ impl<'a> Transfer<'a> {
 
     /// Reads the files and says what becomes of them. Ends with the first failure, or when nobody listens any more.
     pub(super) async fn run(
-        &self,
-        jobs: Vec<Job<'a>>,
+        self: &Arc<Self>,
+        jobs: Vec<Job<'_>>,
         destination: &Arc<dyn Destination>,
-        events: mpsc::Sender<Event<'a>>,
+        events: mpsc::Sender<Event>,
     ) -> Result<(), Failure> {
         let mut items = items(jobs, self.storage.in_sequence());
         let mut pace = Pace::new(self.pool.size() / 2);
-        let mut running: FuturesUnordered<BoxFuture<'_, Result<(), Failure>>> = FuturesUnordered::new();
+        let mut running = JoinSet::new();
         let mut window = (Instant::now(), self.fetched(), true);
         let mut setbacks = self.storage.setbacks();
         let mut ticks = tokio::time::interval(WINDOW);
@@ -131,12 +131,12 @@ impl<'a> Transfer<'a> {
             while running.len() < pace.limit()
                 && let Some(item) = items.next()
             {
-                running.push(self.item(item, Arc::clone(destination), events.clone()).boxed());
+                running.spawn(Arc::clone(self).item(item, Arc::clone(destination), events.clone()));
             }
             window.2 &= running.len() >= pace.limit();
             tokio::select! {
-                ended = running.next() => match ended {
-                    Some(result) => result?,
+                ended = running.join_next() => match ended {
+                    Some(result) => result.map_err(|error| Failure::Volume(format!("a transfer was given up: {error}")))??,
                     None => return Ok(()),
                 },
                 _ = ticks.tick() => {}
@@ -154,11 +154,11 @@ impl<'a> Transfer<'a> {
 }
 
 /// The items of all files, longest file first. Made as they are needed: a file may have many parts.
-fn items(mut jobs: Vec<Job<'_>>, in_sequence: bool) -> impl Iterator<Item = Item<'_>> + Send {
+fn items(mut jobs: Vec<Job<'_>>, in_sequence: bool) -> impl Iterator<Item = Item> + Send {
     jobs.sort_by_key(|job| Reverse(job.entry.size));
     jobs.into_iter().flat_map(move |job| {
         if job.entry.size <= PART || in_sequence {
-            return vec![Item::Whole(job.entry)];
+            return vec![Item::Whole(Arc::new(job.entry.clone()))];
         }
         let (file, missing) = Under::new(job);
         let file = Arc::new(file);
@@ -171,7 +171,7 @@ fn items(mut jobs: Vec<Job<'_>>, in_sequence: bool) -> impl Iterator<Item = Item
 
 /// The hashes of all files, in their order, and the bytes that were read. What the storage holds other checksums of is an error.
 pub(super) async fn hash_all(
-    storage: &dyn Storage,
+    storage: &Arc<dyn Storage>,
     entries: &[Entry],
     progress: &ProgressSink,
 ) -> Result<(Vec<blake3::Hash>, u64), Failure> {
@@ -183,15 +183,15 @@ pub(super) async fn hash_all(
         while let Some(event) = receive.recv().await {
             match event {
                 Event::Part { .. } => {}
-                Event::File { entry, hash, .. } => _ = hashes.insert(entry.path.as_str(), hash),
-                Event::Wrong { entry, windows, .. } => return Err(Failure::Corrupt(wrong(entry, &windows))),
+                Event::File { entry, hash, .. } => _ = hashes.insert(entry.path.clone(), hash),
+                Event::Wrong { entry, windows, .. } => return Err(Failure::Corrupt(wrong(&entry, &windows))),
             }
         }
         Ok(hashes)
     };
     let read = transfer.run(entries.iter().map(Job::whole).collect(), &nowhere, send);
     let ((), hashes) = futures::try_join!(read, collect)?;
-    let hash = |entry: &Entry| hashes.get(entry.path.as_str()).copied();
+    let hash = |entry: &Entry| hashes.get(&entry.path).copied();
     let hashes = entries.iter().map(hash).collect::<Option<Vec<_>>>();
     let hashes = hashes.ok_or_else(|| Failure::Volume("not every file was hashed".into()))?;
     Ok((hashes, transfer.fetched()))
