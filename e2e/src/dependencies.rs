@@ -21,6 +21,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox-static", "busybox"),
     ("openssl", "openssl"),
     ("e2fsprogs", "mkfs.ext4"),
+    ("xfsprogs", "mkfs.xfs"),
     ("util-linux", "nsenter"),
     ("mount", "mount"),
     ("procps", "sysctl"),

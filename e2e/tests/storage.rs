@@ -2,6 +2,8 @@
 
 #[path = "storage/place.rs"]
 mod place;
+#[path = "storage/reuse.rs"]
+mod reuse;
 #[path = "storage/seaweed.rs"]
 mod seaweed;
 

@@ -119,6 +119,12 @@ pub struct VolumeStatus {
     /// tell whether they are what was uploaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_verified: Option<i64>,
+    /// Of the bytes in place, those that were taken from an earlier checkpoint instead of being fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_reused: Option<i64>,
+    /// Why nothing is taken from the claim in `reuseFrom`; absent when it is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reuse_skipped: Option<String>,
     /// While a worker is at work, its rate over the last half minute, in bytes per second; absent when it has not told for a
     /// minute. Afterwards the mean rate of the load.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -20,11 +20,14 @@ use super::schema::{Amount, open_object};
          && has(self.accessModes) == has(oldSelf.accessModes) && (!has(self.accessModes) || self.accessModes == oldSelf.accessModes) \
          && has(self.include) == has(oldSelf.include) && (!has(self.include) || self.include == oldSelf.include) \
          && has(self.exclude) == has(oldSelf.exclude) && (!has(self.exclude) || self.exclude == oldSelf.exclude) \
-         && has(self.placement) == has(oldSelf.placement) && (!has(self.placement) || self.placement == oldSelf.placement)")
+         && has(self.placement) == has(oldSelf.placement) && (!has(self.placement) || self.placement == oldSelf.placement) \
+         && has(self.reuseFrom) == has(oldSelf.reuseFrom) && (!has(self.reuseFrom) || self.reuseFrom == oldSelf.reuseFrom)")
         .message("a volume entry cannot be changed, except for its deletionPolicy and parallelism: remove the entry and add one with another claimName"),
     validation = Rule::new(
         "!has(self.parallelism) || self.parallelism == 1 || (has(self.accessModes) && self.accessModes.exists(mode, mode == 'ReadWriteMany'))")
         .message("parallelism needs a volume that several pods can write: add ReadWriteMany to accessModes, of a storage class that has it"),
+    validation = Rule::new("!has(self.reuseFrom) || self.reuseFrom != self.claimName")
+        .message("reuseFrom names the claim of an earlier checkpoint, not the claim of this entry"),
 )]
 pub struct Volume {
     /// The claim's name, which pods put into `volumes[].persistentVolumeClaim.claimName`.
@@ -50,6 +53,15 @@ pub struct Volume {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
     pub exclude: Vec<String>,
+    /// A claim of this namespace that holds an earlier checkpoint, such as the one before in the same run. Files that the source has
+    /// unchanged are taken from there instead of being fetched: their blocks are shared where both lie on one file system that can
+    /// do that (XFS, btrfs), else they are copied. The claim is mounted for reading only. All bytes are hashed and compared with
+    /// the checksums of the source as fetched ones are; for a source that has none, the manifest in that claim is believed: name
+    /// only claims whose writers you trust. A claim that cannot be used (it is missing, not Bound, `ReadWriteOncePod`, or on another node)
+    /// delays nothing: then everything is fetched, and `status.volumes[].reuseSkipped` says why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub reuse_from: Option<String>,
     /// Where the load runs, and so where a volume that is local to a node lives. Left out: `spec.worker.placement`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,

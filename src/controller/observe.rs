@@ -56,12 +56,14 @@ pub async fn world(shared: &Shared, scope: &Scope, checkpoint: Checkpoint) -> Re
     let (claims, unwatched) = claims(client, scope, &namespace, &uid, &interests).await?;
     let podless: Vec<&Job> = jobs.iter().filter(|job| !is_finished(job) && !has_pod(job, &pods)).collect();
     let podless_names: Vec<String> = podless.iter().map(|job| job.name_any()).collect();
-    let source =
-        interests.source_claim.as_deref().and_then(|name| claims.iter().find(|claim| claim.name_any() == name));
+    let read: BTreeSet<&String> = interests.source_claim.iter().chain(&interests.siblings).collect();
+    let held: BTreeSet<String> =
+        claims.iter().filter(|claim| is_held_by_one_node(claim)).map(kube::ResourceExt::name_any).collect();
+    let held = held.into_iter().filter(|name| read.contains(name)).collect();
     let (volumes, job_events, source_pods) = futures::try_join!(
         volumes(client, &claims),
         job_events(client, &namespace, &podless_names),
-        source_pods(client, &namespace, source),
+        source_pods(client, &namespace, held),
     )?;
     let observed = Observed {
         jobs,
@@ -162,21 +164,18 @@ fn failed_create(job: &str, event: Event) -> Option<JobEvent> {
     Some(JobEvent { job: job.to_owned(), reason, message: event.message.unwrap_or_default() })
 }
 
-/// Pods that mount the source claim, where one node holds it and the worker has to go there.
-async fn source_pods(
-    client: &Client,
-    namespace: &str,
-    source: Option<&PersistentVolumeClaim>,
-) -> Result<Vec<Pod>, Error> {
-    let Some(claim) = source.filter(|claim| is_held_by_one_node(claim)) else { return Ok(Vec::new()) };
-    let name = claim.name_any();
+/// Pods that mount claims which one node holds, so that the worker has to go there.
+async fn source_pods(client: &Client, namespace: &str, held: BTreeSet<String>) -> Result<Vec<Pod>, Error> {
+    if held.is_empty() {
+        return Ok(Vec::new());
+    }
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let mut mounting = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
         let list = call("list pods", api.list(&page)).await?;
         let next = list.metadata.continue_.clone().filter(|token| !token.is_empty());
-        mounting.extend(list.items.into_iter().filter(|pod| mounts(pod, &name)));
+        mounting.extend(list.items.into_iter().filter(|pod| mounts(pod, &held)));
         match next {
             Some(token) => page = page.continue_token(&token),
             None => return Ok(mounting),
@@ -189,11 +188,11 @@ fn is_held_by_one_node(claim: &PersistentVolumeClaim) -> bool {
     !modes.iter().any(|mode| matches!(mode.as_str(), "ReadWriteMany" | "ReadOnlyMany"))
 }
 
-fn mounts(pod: &Pod, claim: &str) -> bool {
+fn mounts(pod: &Pod, claims: &BTreeSet<String>) -> bool {
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     volumes
         .iter()
-        .any(|volume| volume.persistent_volume_claim.as_ref().is_some_and(|source| source.claim_name == claim))
+        .any(|volume| volume.persistent_volume_claim.as_ref().is_some_and(|source| claims.contains(&source.claim_name)))
 }
 
 #[cfg(test)]
@@ -244,7 +243,7 @@ mod tests {
             "checkpoints",
             json!({
                 "metadata": { "name": "llama", "namespace": "team", "uid": "u" },
-                "spec": { "path": "pvc://data/run", "volumes": [{ "claimName": "theirs" }, { "claimName": "absent" }] },
+                "spec": { "path": "pvc://data/run", "volumes": [{ "claimName": "theirs", "reuseFrom": "before" }, { "claimName": "absent" }] },
             }),
         );
         let (shared, mut feeds, _classes) = context::build(server.client(), &Settings::default(), plan::plan);
@@ -266,6 +265,8 @@ mod tests {
             }),
         );
         server.put("persistentvolumeclaims", json!({ "metadata": { "name": "theirs", "namespace": "team" } }));
+        server.put("persistentvolumeclaims", json!({ "metadata": { "name": "before", "namespace": "team" } }));
+        server.put("pods", pod("server", "team", "before"));
         server.put("persistentvolumes", json!({ "metadata": { "name": "pv-data" } }));
         server.put("pods", pod("trainer", "team", "data"));
         server.put("pods", pod("stranger", "team", "other"));
@@ -278,10 +279,12 @@ mod tests {
         let sight = world(&shared, &shared.world.scopes[0], checkpoint).await.unwrap();
         let observed = sight.observed;
         assert!(sight.podless && sight.unwatched);
-        assert_eq!(names(&observed.claims), ["data", "staging", "theirs"]);
+        assert_eq!(names(&observed.claims), ["before", "data", "staging", "theirs"]);
         assert_eq!(names(&observed.volumes), ["pv-data"]);
         assert_eq!(names(&observed.pods), ["worker"]);
-        assert_eq!(names(&observed.source_pods), ["trainer"]);
+        let mut readers = names(&observed.source_pods);
+        readers.sort();
+        assert_eq!(readers, ["server", "trainer"]);
         let mut jobs = names(&observed.jobs);
         jobs.sort();
         assert_eq!(jobs, ["podless", "with-pod"]);

@@ -83,7 +83,8 @@ impl Folders {
             Ok(Source::Claim { claim_name, .. }) => Some(claim_name),
             _ => None,
         };
-        for name in targets.chain(source) {
+        let siblings = checkpoint.spec.volumes.iter().filter_map(|volume| volume.reuse_from.clone());
+        for name in targets.chain(source).chain(siblings) {
             let folder = self.elsewhere.get(&name).cloned().unwrap_or_else(|| self.root.join(&name));
             if world.claims().contains_key(&name) || !exists(&folder)? {
                 continue;

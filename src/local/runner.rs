@@ -264,6 +264,7 @@ impl Laptop<'_> {
                 match mount.mount_path.as_str() {
                     environment::SOURCE_MOUNT => mounts.source = folder.unwrap_or_default(),
                     environment::VOLUME_MOUNT => mounts.volume = folder,
+                    environment::REUSE_MOUNT => mounts.reuse = folder,
                     _ => {}
                 }
             } else if let Some(secret) = &volume.secret {

@@ -28,6 +28,8 @@ struct Fake {
     /// Cancel the run after the first file of a load.
     interrupt: Mutex<bool>,
     seen: Mutex<Option<Mounts>>,
+    /// What loads may take files from.
+    reuse: Mutex<Vec<Option<PathBuf>>>,
 }
 
 const FILES: [(&str, &str); 2] = [("a.bin", "aaaa"), ("deep/b.bin", "bb")];
@@ -123,7 +125,10 @@ impl Perform for Fake {
                     let selection = Selection { files: 2, bytes: 6, required_bytes: 64 << 20 };
                     Report { selections: vec![selection; task.volumes.len()], ..report(task.kind, outcome, reason) }
                 }
-                TaskKind::Load => self.load(task, mounts.volume.as_ref().unwrap(), progress, &cancel),
+                TaskKind::Load => {
+                    self.reuse.lock().unwrap().push(mounts.reuse.clone());
+                    self.load(task, mounts.volume.as_ref().unwrap(), progress, &cancel)
+                }
                 TaskKind::Verify => Self::verify(task, mounts.volume.as_ref().unwrap()),
             }
         }
@@ -352,4 +357,24 @@ async fn the_real_worker_fills_the_folders() {
         assert!(!bench.volume("some/weights.raw").exists() && bench.volume("some/notes.json").exists());
         assert_eq!(fs::read_to_string(bench.volume("dict/checkpoint.json")).unwrap(), "{\"epoch\": 3}");
     }
+}
+
+#[tokio::test]
+async fn files_are_taken_from_the_folder_of_an_earlier_checkpoint() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.volume("source")).unwrap();
+    let manifest = |name: &str, reuse: &str| {
+        format!(
+            "---\napiVersion: checkpoints.dev/v1alpha1\nkind: Checkpoint\nmetadata: {{name: {name}}}\nspec: {{path: \"pvc://source\", volumes: [{{claimName: {name}{reuse}}}]}}\n"
+        )
+    };
+    let three = [("step-1", ""), ("step-2", ", reuseFrom: step-1"), ("step-3", ", reuseFrom: step-0")];
+    let runs = bench.run(&three.map(|(name, reuse)| manifest(name, reuse)).concat()).await.unwrap();
+    assert!(runs.iter().all(|run| ready(&run.checkpoint).0 == "True"));
+    assert_eq!(*bench.fake.reuse.lock().unwrap(), [None, Some(bench.volume("step-1")), None]);
+    let skipped = runs[2].checkpoint.status.clone().unwrap().volumes[0].reuse_skipped.clone().unwrap();
+    assert!(skipped.starts_with("claim step-0 does not exist"), "{skipped}");
+    // Another run finds the folder again.
+    bench.run(&manifest("step-4", ", reuseFrom: step-1")).await.unwrap();
+    assert_eq!(bench.fake.reuse.lock().unwrap().last(), Some(&Some(bench.volume("step-1"))));
 }

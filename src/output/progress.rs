@@ -147,6 +147,9 @@ fn moved(transfer: &Transfer) -> String {
         }
         .as_str();
     }
+    if transfer.bytes_reused > 0 {
+        out.extend([", ", &human(transfer.bytes_reused), " taken from an earlier checkpoint"]);
+    }
     if transfer.bytes_kept > 0 {
         out.extend([", ", &human(transfer.bytes_kept), " were there already"]);
     }
@@ -207,6 +210,8 @@ mod tests {
             let expected = format!(", 2.0 MiB fetched at 1.0 MiB/s, {said}, 1.0 KiB were there already");
             assert_eq!(moved(&transfer), expected);
         }
+        let reused = Transfer { bytes_reused: 3 << 20, ..Transfer::default() };
+        assert_eq!(moved(&reused), ", 3.0 MiB taken from an earlier checkpoint");
         assert_eq!(moved(&Transfer::default()), "");
     }
 

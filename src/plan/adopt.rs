@@ -18,7 +18,7 @@ use super::{
     scene::{Draft, Scene, State},
     validate::VolumeIntent,
     volume_status::{Basis, set},
-    worker_job::{self, JobRequest},
+    worker_job::{self, JobRequest, Launch},
 };
 
 /// Takes over a claim that an earlier Checkpoint left, once a worker has hashed its files again.
@@ -47,7 +47,7 @@ pub(super) fn adopt(
     }
     let inputs = names::hash(&("verify", publication, &claim.metadata.uid));
     let placement = volume.volume.placement.as_ref();
-    let launch = worker_job::launch_hash(scene.checkpoint, placement, None, 1);
+    let launch = worker_job::launch_hash(scene.checkpoint, &Launch { placement, ..Launch::default() });
     let job = current_job(scene, draft, volume, TaskKind::Verify, &inputs, &launch, status.recorded_attempt);
     if let Some(job) = job {
         status.attempt = attempt::number(job);
@@ -72,6 +72,7 @@ pub(super) fn adopt(
         attempt: status.recorded_attempt + 1,
         target: Some(name),
         volume: Some((name.clone(), true)),
+        reuse: None,
         placement,
         node: None,
         revalidate: None,

@@ -15,7 +15,7 @@ use super::{
     names,
     scene::{Draft, Scene, Start, State, Truth, time},
     source_claim, verdict,
-    worker_job::{self, JobRequest},
+    worker_job::{self, JobRequest, Launch},
 };
 
 /// What is known of the source after this pass.
@@ -121,6 +121,7 @@ fn begin(
         attempt: number,
         target: None,
         volume: None,
+        reuse: None,
         placement: None,
         node,
         revalidate: revalidate(scene),
@@ -158,7 +159,8 @@ fn current_job<'a>(scene: &Scene<'a>, draft: &mut Draft, inputs: &str, drift_inp
 
 fn launch(scene: &Scene<'_>) -> String {
     let node = source_claim::check(scene).ok().flatten();
-    worker_job::launch_hash(scene.checkpoint, None, node.as_deref(), 1)
+    let launch = Launch { node: node.as_deref(), ..Launch::default() };
+    worker_job::launch_hash(scene.checkpoint, &launch)
 }
 
 fn recorded(draft: &Draft) -> i64 {

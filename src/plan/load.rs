@@ -13,10 +13,11 @@ use super::{
     attempt::{self, Attempt, Ended},
     backoff, names, progress, publish,
     scene::{Draft, Scene, Start, State, Truth, count, time},
+    sibling::{self, Sibling},
     source_claim, staging,
     validate::VolumeIntent,
     volume_status::{Basis, retire, set},
-    worker_job::{self, JobRequest},
+    worker_job::{self, JobRequest, Launch},
 };
 
 pub(super) fn load(
@@ -72,7 +73,8 @@ fn has_job(scene: &Scene<'_>, volume: &VolumeIntent) -> bool {
     scene.observed.jobs.iter().any(|job| attempt::serves(job, TaskKind::Load, name))
 }
 
-/// Hash of all that decides what a load brings, and onto which claim.
+/// Hash of all that decides what a load brings, and onto which claim. Where it takes files from that need not be fetched does
+/// not: they are what would be fetched.
 fn load_inputs(scene: &Scene<'_>, volume: &VolumeIntent, staging: &PersistentVolumeClaim, fingerprint: &str) -> String {
     names::hash(&(
         &scene.intent.source,
@@ -95,8 +97,10 @@ fn work(
     status: &mut VolumeStatus,
 ) {
     let node = source_claim::check(scene).ok().flatten();
+    let Sibling { claim: reuse, node } = sibling::choose(scene, draft, volume, staging, inputs, node, status);
     let placement = volume.volume.placement.as_ref();
-    let launch = worker_job::launch_hash(scene.checkpoint, placement, node.as_deref(), volume.workers());
+    let launch = Launch { placement, node: node.as_deref(), reuse: reuse.as_deref(), workers: volume.workers() };
+    let launch = worker_job::launch_hash(scene.checkpoint, &launch);
     let job = current_job(scene, draft, volume, TaskKind::Load, inputs, &launch, status.recorded_attempt);
     if let Some(job) = job {
         status.attempt = attempt::number(job);
@@ -109,14 +113,19 @@ fn work(
         return;
     }
     let number = status.recorded_attempt + 1;
+    let mut task = load_task(scene, volume, TaskKind::Load, fingerprint, None);
+    if let Some(load) = &mut task.load {
+        load.reuse_from.clone_from(&reuse);
+    }
     let request = JobRequest {
         checkpoint: scene.checkpoint,
-        task: load_task(scene, volume, TaskKind::Load, fingerprint, None),
+        task,
         inline: scene.intent.inline.as_deref(),
         inputs: inputs.to_owned(),
         attempt: number,
         target: Some(&volume.volume.claim_name),
         volume: Some((staging.metadata.name.clone().unwrap_or_default(), false)),
+        reuse,
         placement,
         node,
         revalidate: None,
@@ -254,6 +263,7 @@ fn take_load(
         status.bytes_done = Some(count(transfer.bytes));
         if report.task == Some(TaskKind::Load) {
             status.bytes_verified = Some(count(transfer.bytes_verified));
+            status.bytes_reused = Some(count(transfer.bytes_reused)).filter(|bytes| *bytes > 0);
         }
         let seconds = transfer.milliseconds.max(1);
         status.bytes_per_second = Some(count(transfer.bytes_fetched.saturating_mul(1000) / seconds));
@@ -284,6 +294,8 @@ fn take_load(
 pub(super) fn failed(scene: &Scene<'_>, draft: &mut Draft, ended: &Ended, status: &mut VolumeStatus) {
     let report = &ended.report;
     status.failures = status.failures.saturating_add(1);
+    // The next attempt decides anew.
+    status.reuse_skipped = None;
     let next = backoff::next(ended.at, status.failures, scene.uid);
     let reason = report.reason.filter(|reason| *reason != Reason::Complete).unwrap_or(Reason::LoadFailed);
     set(status, Phase::Failed, &State::failed(reason, report.message.clone()));

@@ -34,6 +34,7 @@ pub mod progress;
 mod publish;
 pub mod quantity;
 mod scene;
+mod sibling;
 mod source;
 mod source_claim;
 mod staging;
@@ -78,7 +79,7 @@ pub struct Observed {
     pub volumes: Vec<PersistentVolume>,
     /// All storage classes.
     pub storage_classes: Vec<StorageClass>,
-    /// Pods that mount the source claim, when the source is a claim that one node holds.
+    /// Pods that mount the source claim or a claim of `reuseFrom`, when one node holds it.
     pub source_pods: Vec<Pod>,
     /// UIDs of all Checkpoints of the namespace that exist: a retained claim of one of them is not up for adoption.
     pub live_uids: BTreeSet<String>,
@@ -126,10 +127,12 @@ pub struct Refusal {
 /// Claims to read by name, because others may own them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Interests {
-    /// Names of claims in the Checkpoint's namespace: targets and the source.
+    /// Names of claims in the Checkpoint's namespace: targets, the source, and those that files may be taken from.
     pub claims: Vec<String>,
     /// The source claim, if the source is one: pods that mount it are to be read too.
     pub source_claim: Option<String>,
+    /// The claims that files may be taken from: so are pods that mount these.
+    pub siblings: Vec<String>,
 }
 
 /// What to do, in this order: the actions, one status write when it differs, then the events.
@@ -249,8 +252,9 @@ pub fn interests(checkpoint: &Checkpoint) -> Interests {
         Ok(validate::Intent { source: Source::Claim { claim_name, .. }, .. }) => Some(claim_name),
         _ => None,
     };
-    claims.extend(source_claim.clone());
-    Interests { claims, source_claim }
+    let siblings: Vec<_> = checkpoint.spec.volumes.iter().filter_map(|volume| volume.reuse_from.clone()).collect();
+    claims.extend(source_claim.iter().chain(&siblings).cloned());
+    Interests { claims, source_claim, siblings }
 }
 
 /// Decides what to do.

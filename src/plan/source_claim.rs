@@ -1,6 +1,6 @@
 //! Checks a claim that is the source, as far as it can be seen without mounting it. Pure, no I/O.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::{
     api::LABEL_CHECKPOINT_UID,
@@ -32,7 +32,8 @@ pub(super) fn check(scene: &Scene<'_>) -> Result<Option<String>, State> {
     }
     let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.clone()).unwrap_or_default();
     let shared = modes.iter().any(|mode| mode == "ReadWriteMany" || mode == "ReadOnlyMany");
-    let users: Vec<_> = scene.observed.source_pods.iter().filter(|pod| is_foreign(scene, pod)).collect();
+    let using = scene.observed.source_pods.iter().filter(|pod| mounts(pod.spec.as_ref(), claim_name));
+    let users: Vec<_> = using.filter(|pod| is_foreign(scene, pod)).collect();
     if modes.iter().any(|mode| mode == "ReadWriteOncePod")
         && let Some(pod) = users.first()
     {
@@ -46,7 +47,15 @@ pub(super) fn check(scene: &Scene<'_>) -> Result<Option<String>, State> {
     Ok(if shared { None } else { node })
 }
 
-fn is_foreign(scene: &Scene<'_>, pod: &Pod) -> bool {
+/// Whether a pod mounts this claim.
+pub(super) fn mounts(spec: Option<&PodSpec>, claim: &str) -> bool {
+    let volumes = spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let mut claims = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    claims.any(|mounted| mounted.claim_name == claim)
+}
+
+/// Whether a pod is none of this Checkpoint's and may still run.
+pub(super) fn is_foreign(scene: &Scene<'_>, pod: &Pod) -> bool {
     let labels = pod.metadata.labels.as_ref();
     let ours = labels.and_then(|labels| labels.get(LABEL_CHECKPOINT_UID)).map(String::as_str);
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());

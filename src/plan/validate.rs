@@ -145,6 +145,16 @@ fn check_volume(volume: &Volume) -> Result<VolumeIntent, String> {
     if !is_dns_label(&volume.claim_name) {
         return Err(format!("claimName: {:?} is not a name that Kubernetes accepts", volume.claim_name));
     }
+    if let Some(name) = &volume.reuse_from {
+        if name.len() > 253 || !name.split('.').all(is_dns_label) {
+            return Err(format!("reuseFrom: {name:?} is not the name of a claim"));
+        }
+        if *name == volume.claim_name {
+            return Err(format!(
+                "reuseFrom: {name:?} is the claim of this entry; name the claim of an earlier checkpoint"
+            ));
+        }
+    }
     let filter = Filter { include: volume.include.clone(), exclude: volume.exclude.clone() };
     filter.compile().map_err(|error| format!("include or exclude: {error}"))?;
     let size = volume

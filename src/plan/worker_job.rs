@@ -19,6 +19,8 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 
+use serde::Serialize;
+
 use crate::{
     api::{
         ANNOTATION_ATTEMPT, ANNOTATION_CHECKPOINT, ANNOTATION_CLAIM, ANNOTATION_INPUTS, ANNOTATION_REVALIDATE, Amount,
@@ -58,6 +60,8 @@ pub struct JobRequest<'a> {
     pub target: Option<&'a str>,
     /// The claim to mount at [`environment::VOLUME_MOUNT`], and whether for reading only.
     pub volume: Option<(String, bool)>,
+    /// The claim to mount at [`environment::REUSE_MOUNT`].
+    pub reuse: Option<String>,
     /// Where the volume entry wants the load to run.
     pub placement: Option<&'a Placement>,
     /// The node that holds the source claim.
@@ -66,11 +70,29 @@ pub struct JobRequest<'a> {
     pub revalidate: Option<String>,
 }
 
-/// Hash of what decides whether pods can start and how many: the user's worker settings, service account, placement, parallelism.
+/// What decides, besides the user's worker settings, whether pods can start and how many.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Launch<'a> {
+    /// Where the volume entry wants the pods to run.
+    pub placement: Option<&'a Placement>,
+    /// The node that they must join.
+    pub node: Option<&'a str>,
+    /// The claim that files are taken from.
+    pub reuse: Option<&'a str>,
+    /// How many there are.
+    pub workers: u32,
+}
+
+impl Default for Launch<'_> {
+    fn default() -> Self {
+        Self { placement: None, node: None, reuse: None, workers: 1 }
+    }
+}
+
+/// Hash of what decides whether pods can start and how many: the user's worker settings, service account and `launch`.
 #[must_use]
-pub fn launch_hash(checkpoint: &Checkpoint, placement: Option<&Placement>, node: Option<&str>, workers: u32) -> String {
-    let pod = (&checkpoint.spec.worker, &checkpoint.spec.service_account_name, placement, node);
-    if workers > 1 { names::hash(&(pod, workers)) } else { names::hash(&pod) }
+pub fn launch_hash(checkpoint: &Checkpoint, launch: &Launch<'_>) -> String {
+    names::hash(&(&checkpoint.spec.worker, &checkpoint.spec.service_account_name, launch))
 }
 
 /// Hash of what the installation decides about how a pod starts: the image and the defaults of `spec.worker`.
@@ -86,7 +108,8 @@ pub fn build(config: &Config, request: &JobRequest<'_>) -> Job {
     let uid = checkpoint.metadata.uid.as_deref().unwrap_or_default();
     let kind = request.task.kind;
     let workers = request.task.load.as_ref().map_or(1, |load| load.workers);
-    let launch = launch_hash(checkpoint, request.placement, request.node.as_deref(), workers);
+    let (placement, node, reuse) = (request.placement, request.node.as_deref(), request.reuse.as_deref());
+    let launch = launch_hash(checkpoint, &Launch { placement, node, reuse, workers });
     let mut annotations = vec![
         (ANNOTATION_INPUTS, request.inputs.clone()),
         (ANNOTATION_ATTEMPT, request.attempt.to_string()),
@@ -351,6 +374,9 @@ fn volumes(config: &Config, request: &JobRequest<'_>) -> (Vec<Volume>, Vec<Volum
     }
     if progress_url(config, request).is_some() {
         add("progress", environment::PROGRESS_MOUNT, true, progress_token());
+    }
+    if let Some(claim_name) = &request.reuse {
+        add("reuse", environment::REUSE_MOUNT, true, claim(claim_name, true));
     }
     if let Some((claim_name, read_only)) = &request.volume {
         add("volume", environment::VOLUME_MOUNT, *read_only, claim(claim_name, *read_only));

@@ -260,11 +260,13 @@ impl Copier {
         let (send, receive) = mpsc::channel(WAITING);
         let (there, elsewhere): (Vec<_>, Vec<_>) =
             entries.iter().partition(|entry| reuse.has(entry) && only(entry).is_none());
-        let elsewhere =
+        let elsewhere: Vec<_> =
             elsewhere.into_iter().map(|entry| Job { entry, kept: kept(entry), only: only(entry) }).collect();
         let taker = Taker { reuse, storage: &*self.storage, progress: &self.progress, shelf: &self.shelf };
         let run = async {
-            let fetch = self.transfer.run(elsewhere, &destination, send.clone());
+            let (there, mut fetch) = taker.decide(there).await;
+            fetch.extend(elsewhere);
+            let fetch = self.transfer.run(fetch, &destination, send.clone());
             let ((), left) = futures::try_join!(fetch, taker.run(there, &send))?;
             if left.is_empty() { Ok(()) } else { self.transfer.run(left, &destination, send).await }
         };

@@ -117,7 +117,7 @@ fn everything() -> Value {
         },
         "volumes": [
             {
-                "claimName": "a", "storageClassName": "fast", "accessModes": ["ReadWriteOnce", "ReadOnlyMany"], "size": "20Gi",
+                "claimName": "a", "reuseFrom": "step-1", "storageClassName": "fast", "accessModes": ["ReadWriteOnce", "ReadOnlyMany"], "size": "20Gi",
                 "include": ["*.safetensors"], "exclude": ["optimizer*"], "placement": placement, "deletionPolicy": "Delete",
             },
             {"claimName": "b", "size": 1_073_741_824},
@@ -331,6 +331,8 @@ async fn volumes_are_accepted_and_refused_by_their_rules() -> Result<()> {
                 volume("size", json!("1.5Ti")),
                 volume("accessModes", json!(["ReadWriteOncePod"])),
                 volume("claimName", json!("a".repeat(63))),
+                volume("reuseFrom", json!("step-1")),
+                volume("reuseFrom", json!(format!("b.{}", "a".repeat(251)))),
                 // A null is the same as leaving the field out: the API server drops it.
                 volume("placement", Value::Null),
             ],
@@ -343,6 +345,10 @@ async fn volumes_are_accepted_and_refused_by_their_rules() -> Result<()> {
                 (spec_with("volumes", entries(&["a", "b", "a"])), "volumes[2]: Duplicate value"),
                 (spec_with("volumes", json!([{}])), "claimName: Required"),
                 (volume("claimName", json!("Upper")), "volumes[0].claimName"),
+                (volume("reuseFrom", json!("a")), "reuseFrom names the claim of an earlier checkpoint"),
+                (volume("reuseFrom", json!("")), "volumes[0].reuseFrom"),
+                (volume("reuseFrom", json!("../a")), "volumes[0].reuseFrom"),
+                (volume("reuseFrom", json!("a".repeat(254))), "volumes[0].reuseFrom"),
                 (volume("claimName", json!("-a")), "volumes[0].claimName"),
                 (volume("claimName", json!("a.b")), "volumes[0].claimName"),
                 (volume("claimName", json!("a".repeat(64))), "volumes[0].claimName"),
@@ -469,6 +475,7 @@ async fn volumes_can_only_be_added_and_removed() -> Result<()> {
             ("include", json!(["*.bin"])),
             ("exclude", json!(["*.bin"])),
             ("placement", json!({"nodeSelector": {"disk": "slow"}})),
+            ("reuseFrom", json!("other")),
         ];
         let mut cases = Vec::new();
         for (member, value) in &other {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::core::v1::Pod;
+
 use crate::{
     api::{Checkpoint, LABEL_CHECKPOINT_UID},
     plan::{Observed, interests},
@@ -28,10 +30,9 @@ impl World {
             .map(|(_, claim)| claim.clone())
             .collect();
         let volume_names: BTreeSet<_> = claims.iter().filter_map(volume_name).collect();
-        let mounts = |source: &String| {
-            let pods = self.pods.values().filter(|pod| mounted_claims(pod.spec.as_ref()).any(|name| name == source));
-            pods.cloned().collect()
-        };
+        let read: BTreeSet<&str> =
+            interests.source_claim.iter().chain(&interests.siblings).map(String::as_str).collect();
+        let reads = |pod: &&Pod| mounted_claims(pod.spec.as_ref()).any(|name| read.contains(name));
         let waits = |name: &str| {
             jobs.iter().any(|job| {
                 let pods = self.pods.values().flat_map(|pod| owners(&pod.metadata));
@@ -46,7 +47,7 @@ impl World {
             job_events: self.job_events.iter().filter(|event| waits(&event.job)).cloned().collect(),
             volumes: volume_names.iter().filter_map(|name| self.volumes.get(*name)).cloned().collect(),
             storage_classes: self.storage_classes.values().cloned().collect(),
-            source_pods: interests.source_claim.as_ref().map(mounts).unwrap_or_default(),
+            source_pods: self.pods.values().filter(reads).cloned().collect(),
             turn: self.turn,
             refusals: Vec::new(),
             live_uids: self.checkpoints.keys().cloned().collect(),

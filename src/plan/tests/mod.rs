@@ -3,6 +3,7 @@
 mod crash;
 mod life;
 mod progress;
+mod reuse;
 mod trouble;
 
 use jiff::{SignedDuration, Timestamp};

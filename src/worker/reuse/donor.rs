@@ -125,7 +125,7 @@ fn is_tag_of_parts(version: &str) -> bool {
 
 /// The donors, by what may tell that they are wanted.
 pub(in crate::worker) struct Donors {
-    donors: Vec<Donor>,
+    all: Vec<Donor>,
     by_path: HashMap<String, Vec<usize>>,
     by_sum: HashMap<String, Vec<usize>>,
 }
@@ -140,7 +140,7 @@ impl Donors {
                 by_sum.entry(sum.clone()).or_default().push(index);
             }
         }
-        Self { donors, by_path, by_sum }
+        Self { all: donors, by_path, by_sum }
     }
 
     /// The best donor for a file of the source at `uri`.
@@ -168,10 +168,12 @@ impl Donors {
             } else if same_size && donor.version == entry.version && is_tag_of_parts(&entry.version) {
                 Some(Likeness::Tag)
             } else {
-                same_path.then_some(Likeness::Name)
+                // The sums of then and now are known and differ: what was uploaded at once has no sums of parts.
+                let changed = sum.is_some() && donor.identity.is_some();
+                (same_path && !changed).then_some(Likeness::Name)
             }
         };
-        let known = near.iter().filter_map(|index| self.donors.get(*index));
+        let known = near.iter().filter_map(|index| self.all.get(*index));
         known.filter_map(|donor| Some((donor, likeness(donor)?))).min_by_key(|(donor, like)| (*like, donor.owner))
     }
 }
@@ -189,8 +191,6 @@ pub(in crate::worker) fn means(entry: &Entry, donor: &Donor, like: Likeness, win
         Likeness::Sum if covered && (strong || crc64) => Some(Means::Whole(windows)),
         Likeness::Sum => entry.identity().map(whole).map(Means::Whole),
         Likeness::Tag => (covered && (strong || crc64)).then_some(Means::Whole(windows)),
-        // The sums of then and now are known and differ, or there is nothing to go by.
-        Likeness::Name if donor.identity.is_some() && entry.identity().is_some() && (one || !strong) => None,
         Likeness::Name if strong && one && covered => (donor.size == entry.size).then_some(Means::Whole(windows)),
         Likeness::Name if strong => (entry.size > PART).then_some(Means::Parts(windows)),
         Likeness::Name => entry.identity().filter(|_| donor.size == entry.size).map(whole).map(Means::Whole),
@@ -245,6 +245,9 @@ mod tests {
             ),
             (entry(TAG, None), vec![donor("b", TAG, None)], Some(("b", Likeness::Tag))),
             (entry(TAG, None), vec![donor("b", OTHER_TAG, None)], None),
+            (entry("2", Some(md5(1))), vec![donor("a", "1", Some(md5(2)))], None),
+            (entry("2", Some(md5(1))), vec![donor("a", "1", None)], Some(("a", Likeness::Name))),
+            (entry("2", None), vec![donor("a", "1", Some(md5(2)))], Some(("a", Likeness::Name))),
             // A tag of another shape may be a time and a length.
             (entry("\"5f3e-1a\"", None), vec![donor("b", "\"5f3e-1a\"", None)], None),
         ];
@@ -261,7 +264,7 @@ mod tests {
         let wanted = entry(TAG, Some(md5(1)));
         let shorter = Donor { size: SIZE - 1, ..donor("b", TAG, Some(md5(1))) };
         assert!(Donors::new(vec![shorter]).best(&wanted, URI).is_none());
-        let shorter = Donor { size: SIZE - 1, ..donor("a", TAG, Some(md5(1))) };
+        let shorter = Donor { size: SIZE - 1, ..donor("a", TAG, None) };
         assert_eq!(Donors::new(vec![shorter]).best(&wanted, URI).unwrap().1, Likeness::Name);
         let both = vec![donor("b", "1", Some(md5(1))), Donor { owner: Owner::Own, ..donor("c", "1", Some(md5(1))) }];
         assert_eq!(Donors::new(both).best(&wanted, URI).unwrap().0.path, "c");
@@ -298,11 +301,8 @@ mod tests {
             (&plain, &bare, Likeness::Name, whole(sha), Some(Means::Whole(whole(sha)))),
             (&plain, &bare, Likeness::Name, halves(sha), Some(Means::Parts(halves(sha)))),
             (&plain, &bare, Likeness::Name, halves(sha)[..1].to_vec(), Some(Means::Parts(halves(sha)[..1].to_vec()))),
-            // A manifest that does not know the sum, and one that knows another.
+            // A manifest that does not know the sum.
             (&tagged, &bare, Likeness::Name, vec![], Some(Means::Whole(whole(md5(1))))),
-            (&tagged, &summed, Likeness::Name, vec![], None),
-            (&tagged, &summed, Likeness::Name, whole(sha), None),
-            (&tagged, &summed, Likeness::Name, halves(sha), Some(Means::Parts(halves(sha)))),
         ];
         for (entry, donor, like, windows, expected) in table {
             assert_eq!(means(entry, donor, like, windows.clone()), expected, "{entry:?} {like:?} {windows:?}");

@@ -41,6 +41,10 @@ use donor::{Donor, Donors, Likeness, Means, Owner, means};
 
 /// Donors that are read at once. Each has one buffer.
 const AT_ONCE: usize = 2;
+/// Files that the storage is asked about at once.
+const ASKED: usize = 16;
+/// Files up to this size are not asked about.
+const SMALL: u64 = 1 << 20;
 /// Donors of the volume itself that are opened before anything takes their names: the largest ones.
 const OPEN: usize = 256;
 
@@ -165,21 +169,54 @@ pub(super) struct Taker<'a> {
 }
 
 impl<'a> Taker<'a> {
+    /// Asks the storage what it holds of these files. Those that may be taken, and how; and those that nothing would prove to be
+    /// what is there.
+    pub(super) async fn decide(&self, entries: Vec<&'a Entry>) -> (Vec<(&'a Entry, Means)>, Vec<Job<'a>>) {
+        let mut entries = entries.into_iter();
+        let mut asked: FuturesUnordered<BoxFuture<'_, (&'a Entry, Option<Means>)>> = FuturesUnordered::new();
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        loop {
+            while asked.len() < ASKED
+                && let Some(entry) = entries.next()
+            {
+                asked.push(self.means(entry).boxed());
+            }
+            match asked.next().await {
+                Some((entry, Some(means))) => taken.push((entry, means)),
+                Some((entry, None)) => left.push(Job::whole(entry)),
+                None => break,
+            }
+        }
+        taken.sort_by_key(|(entry, _)| Reverse(entry.size));
+        (taken, left)
+    }
+
+    async fn means(&self, entry: &'a Entry) -> (&'a Entry, Option<Means>) {
+        let Some(candidate) = self.reuse.candidates.get(&entry.path) else { return (entry, None) };
+        let windows = match candidate.like {
+            Likeness::Version => Vec::new(),
+            // To fetch it costs no more than to ask.
+            _ if entry.size <= SMALL => Window::of(entry.checksum, entry.size),
+            _ => self.storage.checksums(entry).await,
+        };
+        let means = means(entry, &candidate.donor, candidate.like, windows);
+        (entry, means.filter(|means| matches!(means, Means::Whole(_)) || !self.storage.in_sequence()))
+    }
+
     /// Takes the files that are what is wanted. What is left to be fetched.
     pub(super) async fn run(
         &self,
-        mut entries: Vec<&'a Entry>,
+        files: Vec<(&'a Entry, Means)>,
         events: &mpsc::Sender<Event>,
     ) -> Result<Vec<Job<'a>>, Failure> {
-        entries.sort_by_key(|entry| Reverse(entry.size));
-        let mut entries = entries.into_iter();
+        let mut files = files.into_iter();
         let mut running: FuturesUnordered<BoxFuture<'_, Result<Option<Job<'a>>, Failure>>> = FuturesUnordered::new();
         let mut left = Vec::new();
         loop {
             while running.len() < AT_ONCE
-                && let Some(entry) = entries.next()
+                && let Some((entry, means)) = files.next()
             {
-                running.push(self.take(entry, events).boxed());
+                running.push(self.take(entry, means, events).boxed());
             }
             match running.next().await {
                 Some(taken) => left.extend(taken?),
@@ -189,16 +226,19 @@ impl<'a> Taker<'a> {
     }
 
     /// Takes a file; none when there is nothing of it to be fetched.
-    async fn take(&self, entry: &'a Entry, events: &mpsc::Sender<Event>) -> Result<Option<Job<'a>>, Failure> {
+    async fn take(
+        &self,
+        entry: &'a Entry,
+        means: Means,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<Option<Job<'a>>, Failure> {
         let left = Ok(Some(Job::whole(entry)));
         let Some(candidate) = self.reuse.candidates.get(&entry.path) else { return left };
         let (donor, like) = (&candidate.donor, candidate.like);
-        let windows = if like == Likeness::Version { Vec::new() } else { self.storage.checksums(entry).await };
-        let Some(means) = means(entry, donor, like, windows) else { return left };
-        let (reuse, shelf, path) = (Arc::clone(self.reuse), Arc::clone(self.shelf), entry.path.clone());
+        let (reuse, to, path) = (Arc::clone(self.reuse), Arc::clone(self.shelf), entry.path.clone());
         let opened = blocking(move || {
             let candidate = reuse.candidates.get(&path);
-            Ok(candidate.and_then(|candidate| reuse.open(&shelf.workspace, candidate)))
+            Ok(candidate.and_then(|candidate| reuse.open(&to.workspace, candidate)))
         });
         let Some(from) = opened.await? else { return left };
         match means {
@@ -210,7 +250,6 @@ impl<'a> Taker<'a> {
                 told(events, Event::File { entry, target: Some(target), hash: brought.hash, verified }).await?;
                 Ok(None)
             }
-            Means::Parts(_) if self.storage.in_sequence() => left,
             Means::Parts(windows) => {
                 Ok(Some(Job { kept: self.parts(entry, donor, from, windows, events).await?, ..Job::whole(entry) }))
             }
@@ -225,12 +264,12 @@ impl<'a> Taker<'a> {
         from: File,
         windows: Vec<Window>,
     ) -> Result<Option<(Arc<Target>, Brought)>, Failure> {
-        let (shelf, path, size) = (Arc::clone(self.shelf), entry.path.clone(), entry.size);
+        let (to, path, size) = (Arc::clone(self.shelf), entry.path.clone(), entry.size);
         let (from, target, shared) = blocking(move || {
-            let (name, file) = shelf.blank(&path, 0)?;
+            let (name, file) = to.blank(&path, 0)?;
             let shared = clone::share(&from, &file);
             if !shared && let Err(failure) = Workspace::reserve(&file, size, &path) {
-                shelf.workspace.discard(&name);
+                to.workspace.discard(&name);
                 return Err(failure);
             }
             Ok((from, Arc::new(Target::new(file, name, false)), shared))
@@ -273,10 +312,10 @@ impl<'a> Taker<'a> {
         if equal.is_empty() {
             return Ok(equal);
         }
-        let (shelf, path, size) = (Arc::clone(self.shelf), entry.path.clone(), entry.size);
+        let (to, path, size) = (Arc::clone(self.shelf), entry.path.clone(), entry.size);
         let target = blocking(move || {
-            let (name, file) = shelf.blank(&path, size)?;
-            shelf.begin(&path, &name);
+            let (name, file) = to.blank(&path, size)?;
+            to.begin(&path, &name);
             Ok(Arc::new(Target::new(file, name, false)))
         });
         let target = target.await?;

@@ -142,8 +142,7 @@ fn copy(from: &File, to: &File, range: Range<u64>) -> io::Result<bool> {
         let length = usize::try_from(range.end - target).unwrap_or(CHUNK);
         match copy_file_range(from, Some(&mut source), to, Some(&mut target), length) {
             Ok(0) => return Ok(false),
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::IO)) => {
                 return Err(errno.into());
             }
