@@ -13,6 +13,7 @@ mod progress;
 mod scale;
 mod schema;
 mod schema_backends;
+mod split;
 mod support;
 mod traces;
 mod troubles;

@@ -117,7 +117,7 @@ fn everything() -> Value {
         },
         "volumes": [
             {
-                "claimName": "a", "reuseFrom": "step-1", "storageClassName": "fast", "accessModes": ["ReadWriteOnce", "ReadOnlyMany"], "size": "20Gi",
+                "claimName": "a", "reuseFrom": "step-1", "storageClassName": "fast", "accessModes": ["ReadWriteOnce", "ReadWriteMany"], "size": "20Gi", "parallelism": 2,
                 "include": ["*.safetensors"], "exclude": ["optimizer*"], "placement": placement, "deletionPolicy": "Delete",
             },
             {"claimName": "b", "size": 1_073_741_824},
@@ -332,6 +332,12 @@ async fn volumes_are_accepted_and_refused_by_their_rules() -> Result<()> {
                 volume("accessModes", json!(["ReadWriteOncePod"])),
                 volume("claimName", json!("a".repeat(63))),
                 volume("reuseFrom", json!("step-1")),
+                volume("parallelism", json!(1)),
+                with(
+                    volume("parallelism", json!(64)),
+                    "/volumes/0/accessModes",
+                    json!(["ReadWriteOnce", "ReadWriteMany"]),
+                ),
                 volume("reuseFrom", json!(format!("b.{}", "a".repeat(251)))),
                 // A null is the same as leaving the field out: the API server drops it.
                 volume("placement", Value::Null),
@@ -347,6 +353,13 @@ async fn volumes_are_accepted_and_refused_by_their_rules() -> Result<()> {
                 (volume("claimName", json!("Upper")), "volumes[0].claimName"),
                 (volume("reuseFrom", json!("a")), "reuseFrom names the claim of an earlier checkpoint"),
                 (volume("reuseFrom", json!("")), "volumes[0].reuseFrom"),
+                (volume("parallelism", json!(0)), "volumes[0].parallelism"),
+                (volume("parallelism", json!(65)), "volumes[0].parallelism"),
+                (volume("parallelism", json!(2)), "add ReadWriteMany to accessModes"),
+                (
+                    with(volume("parallelism", json!(2)), "/volumes/0/accessModes", json!(["ReadOnlyMany"])),
+                    "add ReadWriteMany to accessModes",
+                ),
                 (volume("reuseFrom", json!("../a")), "volumes[0].reuseFrom"),
                 (volume("reuseFrom", json!("a".repeat(254))), "volumes[0].reuseFrom"),
                 (volume("claimName", json!("-a")), "volumes[0].claimName"),
@@ -466,7 +479,7 @@ async fn what_names_the_data_cannot_be_changed() -> Result<()> {
 #[tokio::test]
 async fn volumes_can_only_be_added_and_removed() -> Result<()> {
     shared("schema-immutable-volumes", async |scene| {
-        let message = Some("a volume entry cannot be changed, except for its deletionPolicy");
+        let message = Some("a volume entry cannot be changed, except for its deletionPolicy and parallelism");
         let all = everything();
         let other = [
             ("storageClassName", json!("other")),
@@ -487,6 +500,8 @@ async fn volumes_can_only_be_added_and_removed() -> Result<()> {
         cases.push((with(all.clone(), "/volumes/1/placement", Value::Null), None));
         cases.push((with(all.clone(), "/volumes/0/deletionPolicy", json!("Retain")), None));
         cases.push((without(all.clone(), "/volumes/0/deletionPolicy"), None));
+        cases.push((with(all.clone(), "/volumes/0/parallelism", json!(3)), None));
+        cases.push((without(all.clone(), "/volumes/0/parallelism"), None));
         cases.push((without(all.clone(), "/volumes"), None));
         cases.push((with(all.clone(), "/volumes", json!([all["volumes"][1], all["volumes"][0]])), None));
         cases.push((with(all.clone(), "/volumes", json!([{"claimName": "c"}, all["volumes"][0]])), None));

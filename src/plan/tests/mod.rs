@@ -4,6 +4,7 @@ mod crash;
 mod life;
 mod progress;
 mod reuse;
+mod split;
 mod trouble;
 
 use jiff::{SignedDuration, Timestamp};
