@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::cache::build_once;
 use crate::cluster::Cluster;
 use crate::command::{capture, run};
-use crate::{dependencies, images, paths, python};
+use crate::{dependencies, images, paths, python, servers};
 
 const DENY_VERSION: &str = "0.20";
 /// Test programs of this crate that need no cluster.
@@ -80,6 +80,9 @@ pub fn cluster(arguments: &[String]) -> Result<()> {
     let cluster = Cluster::from_environment()?;
     cluster.up()?;
     let image = images::product(&cluster, "")?;
+    // The test programs have no way to the internet.
+    servers::fake_gcs()?;
+    servers::azurite()?;
     let mut tests = paths::cargo();
     tests.args(["test", "--package", "checkpoint-operator-e2e"]);
     for name in CLUSTER_TESTS.iter().filter(|name| has_test(name)) {
