@@ -6,7 +6,6 @@ pub mod inspect;
 pub mod load;
 mod machine;
 mod measure;
-mod server;
 mod sources;
 mod table;
 

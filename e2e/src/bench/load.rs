@@ -14,10 +14,10 @@ use checkpoint_operator::output::table::count;
 use checkpoint_operator::plan::quantity::human;
 
 use crate::command::capture;
+use crate::folder_server::{BUCKET, Manner, Server};
 use crate::{paths, python};
 
 use super::measure::{Usage, measure, spread};
-use super::server::{BUCKET, Server};
 use super::{machine, product, remove, sources, table};
 
 const REQUIREMENTS: &str = "load-bench-requirements.txt";
@@ -129,7 +129,7 @@ fn scenarios(root: &Path, bytes: u64) -> Result<Vec<Scenario>> {
     let make = |name: &str, files: u64, size: u64, wait: Duration, rate: Option<u64>| {
         let folder = root.join("sources").join(name);
         sources::sized_shards(&folder, files, size)?;
-        let server = Server::start_limited(&folder, wait, rate)?;
+        let server = Server::start(&folder, Manner { wait, rate, tls: false })?;
         Ok::<_, anyhow::Error>(Scenario { name: name.to_owned(), server, files, bytes: files * size })
     };
     let gib = bytes >> 30;

@@ -12,7 +12,8 @@ use crate::{dependencies, images, paths, python, servers};
 
 const DENY_VERSION: &str = "0.20";
 /// Test programs of this crate that need no cluster.
-const LOCAL_TESTS: &[&str] = &["agreement", "contract", "formats", "fuzz", "oracles", "remote", "storage"];
+const LOCAL_TESTS: &[&str] =
+    &["agreement", "contract", "differential", "formats", "fuzz", "oracles", "remote", "storage"];
 /// Tests on the cluster at once: they mostly wait for pods, so there are more of them than processors.
 const TESTS_AT_ONCE: usize = 6;
 /// Test programs of this crate that need one.
