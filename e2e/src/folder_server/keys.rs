@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::BUCKET;
 
@@ -163,6 +163,12 @@ impl Keys {
             escaped(&prefix)
         ))
     }
+}
+
+/// A key as a path of a URL has it.
+pub(super) fn encoded(key: &str) -> String {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+    utf8_percent_encode(key, KEPT).to_string()
 }
 
 fn escaped(text: &str) -> String {

@@ -2,8 +2,9 @@
 //!
 //! It knows `ListObjectsV2` with prefix, delimiter and pages, `HeadObject` and `GetObject` with a range, and it is as fast as it
 //! can be: what a client takes on top is the client's own. It can wait before each answer, as a server that is some way off does,
-//! hold each connection to a rate, as S3 does, and speak TLS.
+//! hold each connection to a rate, as S3 does, speak TLS, and give the same files as the Hugging Face Hub does.
 
+mod hub;
 mod keys;
 mod tls;
 
@@ -19,15 +20,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use percent_encoding::percent_decode_str;
-use rustls::{ServerConnection, StreamOwned};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use hub::Hub;
+pub use hub::REPOSITORY;
 use keys::{Keys, Version};
 pub use tls::authority;
 
 /// The bucket's name in URLs.
 pub const BUCKET: &str = "bench";
 
-/// A running server; its thread ends with the process.
+/// A running server; its threads end with the process.
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -42,11 +45,14 @@ pub struct Manner {
     pub rate: Option<u64>,
     /// Whether it speaks TLS, with a certificate that [`authority`] signed.
     pub tls: bool,
+    /// Whether it is the Hub, too; then all files are summed up at its start.
+    pub hub: bool,
 }
 
 struct Shared {
     root: PathBuf,
     keys: Keys,
+    hub: Option<Hub>,
     manner: Manner,
     requests: AtomicU64,
     bytes: AtomicU64,
@@ -57,35 +63,47 @@ impl Server {
     pub fn start(root: &Path, manner: Manner) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
+        // A Hub keeps large files at another address: clients see a file's other name in a redirect to the same one.
+        let store = manner.hub.then(|| TcpListener::bind("127.0.0.1:0")).transpose()?;
+        let hub = store.as_ref().map(|store| Hub::of(root, url(manner, store.local_addr()?))).transpose()?;
         let (requests, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { root: root.to_owned(), keys: Keys::below(root)?, manner, requests, bytes });
-        let served = Arc::clone(&shared);
+        let keys = Keys::below(root)?;
+        let shared = Arc::new(Shared { root: root.to_owned(), keys, hub, manner, requests, bytes });
         let tls = manner.tls.then(tls::configuration).transpose()?;
-        thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                let (shared, tls) = (Arc::clone(&served), tls.clone());
-                // A client that goes away ends its connection and nothing else.
-                thread::spawn(move || {
-                    connection.set_nodelay(true)?;
-                    match tls {
-                        Some(tls) => shared.serve(StreamOwned::new(ServerConnection::new(tls)?, connection)),
-                        None => shared.serve(connection),
-                    }
-                });
-            }
-        });
+        for listener in [Some(listener), store].into_iter().flatten() {
+            let (shared, tls) = (Arc::clone(&shared), tls.clone());
+            thread::spawn(move || accept(&listener, &shared, tls.as_ref()));
+        }
         Ok(Self { address, shared })
     }
 
     /// Its address, for `--endpoint`.
     pub fn endpoint(&self) -> String {
-        format!("http{}://{}", if self.shared.manner.tls { "s" } else { "" }, self.address)
+        url(self.shared.manner, self.address)
     }
 
     /// Requests and bytes of bodies since it was last asked.
     pub fn take_counts(&self) -> (u64, u64) {
         (self.shared.requests.swap(0, Ordering::Relaxed), self.shared.bytes.swap(0, Ordering::Relaxed))
     }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<&Arc<ServerConfig>>) {
+    for connection in listener.incoming().flatten() {
+        let (shared, tls) = (Arc::clone(shared), tls.cloned());
+        // A client that goes away ends its connection and nothing else.
+        thread::spawn(move || {
+            connection.set_nodelay(true)?;
+            match tls {
+                Some(tls) => shared.serve(StreamOwned::new(ServerConnection::new(tls)?, connection)),
+                None => shared.serve(connection),
+            }
+        });
+    }
+}
+
+fn url(manner: Manner, address: SocketAddr) -> String {
+    format!("http{}://{address}", if manner.tls { "s" } else { "" })
 }
 
 impl Shared {
@@ -131,13 +149,16 @@ impl Shared {
 
     fn answer(&self, target: &str, range: Option<&str>) -> Result<(String, Body)> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let path = percent_decode_str(path).decode_utf8().context("a path that is not UTF-8")?;
+        if let Some((head, text)) = self.hub.as_ref().and_then(|hub| hub.answer(&path, query)) {
+            return Ok((head, Body::Text(text)));
+        }
         let key = path.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
         if key.is_empty() {
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\n".to_owned();
             return Ok((head, Body::Text(self.keys.page(query)?)));
         }
-        let key = percent_decode_str(key).decode_utf8().context("a key that is not UTF-8")?;
-        let file = File::open(self.root.join(&*key)).and_then(|file| Ok((file.metadata()?, file)));
+        let file = File::open(self.root.join(key)).and_then(|file| Ok((file.metadata()?, file)));
         let Some((metadata, mut file)) = file.ok().filter(|(metadata, _)| metadata.is_file()) else {
             return Ok(("HTTP/1.1 404 Not Found\r\n".to_owned(), Body::Text(String::new())));
         };
