@@ -143,11 +143,11 @@ fn grow(root: &Path, number: usize, random: &mut Random) -> Result<()> {
 }
 
 fn write(path: &Path, size: u64, random: &mut Random) -> Result<()> {
+    /// No two blocks are the same, so that none can be taken for another.
+    const BLOCK: usize = 4096;
     if path.exists() {
         return Ok(());
     }
-    /// No two blocks are the same, so that none can be taken for another.
-    const BLOCK: usize = 4096;
     let mut bytes = vec![0; usize::try_from(size)?];
     for block in bytes.chunks_mut(BLOCK) {
         let word = random.next().to_le_bytes();

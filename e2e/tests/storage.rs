@@ -1,5 +1,7 @@
 //! Workers against real S3 servers: SeaweedFS and Versity's gateway on loopback, filled by boto3. Needs no cluster.
 
+#[path = "storage/disks.rs"]
+mod disks;
 #[path = "storage/place.rs"]
 mod place;
 #[path = "storage/seaweed.rs"]

@@ -1,4 +1,4 @@
-//! A load into a volume beside what others do: rclone, s5cmd, boto3, pyarrow, huggingface_hub (runs them, network and file I/O).
+//! A load into a volume beside what others do: rclone, s5cmd, boto3, pyarrow, `huggingface_hub` (runs them, network and file I/O).
 //!
 //! All of them fetch the same bucket from a server on loopback that costs next to nothing, into a folder on the same disk, one
 //! after the other. Whatever does not make its files durable itself is followed by a sync of that file system.
@@ -97,7 +97,7 @@ fn measured_once(programs: &Programs, program: Program, scenario: &Scenario, roo
         capture(&mut programs.command(program, scenario, before, &target, "before")?)?;
     }
     let mut command = programs.command(program, scenario, &scenario.server, &target, "bench")?;
-    scenario.server.take_counts();
+    _ = scenario.server.take_counts();
     let ended = measure(&mut command, &work)?;
     let read = scenario.server.take_counts();
     let what = || format!("{} of {}", program.name(), scenario.name);

@@ -133,26 +133,23 @@ impl Keys {
         while is_there(at) && count < most {
             let key = self.key(at);
             count += 1;
-            match key[prefix.len()..].find('/').filter(|_| folders) {
-                Some(slash) => {
-                    let folder = &key[..prefix.len() + slash];
-                    write!(listed, "<CommonPrefixes><Prefix>{}/</Prefix></CommonPrefixes>", escaped(folder))?;
-                    // What follows a slash in the order of bytes is a zero.
-                    at = self.from(&format!("{folder}0"));
-                }
-                None => {
-                    let version = self.objects[at].version;
-                    write!(
-                        listed,
-                        "<Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>{}</ETag><Size>{}</Size>\
+            if let Some(slash) = key[prefix.len()..].find('/').filter(|_| folders) {
+                let folder = &key[..prefix.len() + slash];
+                write!(listed, "<CommonPrefixes><Prefix>{}/</Prefix></CommonPrefixes>", escaped(folder))?;
+                // What follows a slash in the order of bytes is a zero.
+                at = self.from(&format!("{folder}0"));
+            } else {
+                let version = self.objects[at].version;
+                write!(
+                    listed,
+                    "<Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>{}</ETag><Size>{}</Size>\
                          <StorageClass>STANDARD</StorageClass></Contents>",
-                        escaped(key),
-                        version.modified("%Y-%m-%dT%H:%M:%S.000Z")?,
-                        escaped(&version.tag()),
-                        version.size
-                    )?;
-                    at += 1;
-                }
+                    escaped(key),
+                    version.modified("%Y-%m-%dT%H:%M:%S.000Z")?,
+                    escaped(&version.tag()),
+                    version.size
+                )?;
+                at += 1;
             }
         }
         let more = is_there(at);

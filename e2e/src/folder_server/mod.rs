@@ -78,11 +78,13 @@ impl Server {
     }
 
     /// Its address, for `--endpoint`.
+    #[must_use]
     pub fn endpoint(&self) -> String {
         url(self.shared.manner, self.address)
     }
 
     /// Requests and bytes of bodies since it was last asked.
+    #[must_use]
     pub fn take_counts(&self) -> (u64, u64) {
         (self.shared.requests.swap(0, Ordering::Relaxed), self.shared.bytes.swap(0, Ordering::Relaxed))
     }
