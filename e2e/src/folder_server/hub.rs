@@ -86,3 +86,28 @@ fn found(headers: &[&str], body: &Value) -> (String, String) {
     let headers: String = headers.iter().flat_map(|header| [*header, "\r\n"]).collect();
     (format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{headers}"), body.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn files_are_listed_with_their_sums_and_stored_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("a b")).unwrap();
+        fs::write(folder.path().join("a b/c"), "abc").unwrap();
+        let hub = Hub::of(folder.path(), "http://store".into()).unwrap();
+        let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let (head, body) = hub.answer(&format!("/api/models/{REPOSITORY}/tree/main"), "recursive=true").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && !head.contains("link:"), "{head}");
+        let tree: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&tree[0]["path"], &tree[0]["lfs"]["oid"]), (&json!("a b/c"), &json!(sum)));
+        let (head, _) = hub.answer(&format!("/{REPOSITORY}/resolve/main/a b/c"), "").unwrap();
+        assert!(head.contains("location: http://store/bench/a%20b/c\r\n") && head.contains(sum), "{head}");
+        let (_, description) = hub.answer(&format!("/api/models/{REPOSITORY}/revision/main"), "").unwrap();
+        assert!(description.contains(COMMIT), "{description}");
+        assert!(hub.answer("/bench/a b/c", "").is_none());
+    }
+}
