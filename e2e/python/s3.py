@@ -3,6 +3,7 @@
 Request: {"endpoint", "region", "access_key", "secret_key", "operation": {...}}. Operations:
   {"op": "create_bucket" | "delete_bucket", "bucket"}
   {"op": "put", "bucket", "objects": [{"key", "file"} | {"key", "base64"} ...]}     all at once, in parallel
+  {"op": "put_summed", "bucket", "key", "file", "algorithm", "parts"}                parts: null, FULL_OBJECT or COMPOSITE
   {"op": "get", "bucket", "key"}                                                     -> base64
   {"op": "list", "bucket", "prefix"}                                                 -> [{"key", "size", "etag"} ...]
   {"op": "delete", "bucket", "keys": [...]}
@@ -22,6 +23,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 PARALLEL = 16
 # As many as the protocol allows.
 DELETED_AT_ONCE = 1000
+# Of uploads in parts; the protocol allows no smaller ones, but for the last.
+PART = 5 << 20
 
 
 @cache
@@ -68,6 +71,25 @@ def put(s3, operation):
             pass
 
 
+def put_summed(s3, operation):
+    """An object with a checksum, whole or in parts of PART bytes."""
+    target = {"Bucket": operation["bucket"], "Key": operation["key"]}
+    algorithm, kind = operation["algorithm"], operation["parts"]
+    with open(operation["file"], "rb") as file:
+        if kind is None:
+            s3.put_object(**target, Body=file.read(), ChecksumAlgorithm=algorithm)
+            return
+        begun = s3.create_multipart_upload(**target, ChecksumAlgorithm=algorithm, ChecksumType=kind)
+        target["UploadId"] = begun["UploadId"]
+        parts = []
+        while body := file.read(PART):
+            number = len(parts) + 1
+            sent = s3.upload_part(**target, PartNumber=number, Body=body, ChecksumAlgorithm=algorithm)
+            name = f"Checksum{algorithm}"
+            parts.append({"PartNumber": number, "ETag": sent["ETag"], name: sent[name]})
+        s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts}, ChecksumType=kind)
+
+
 def get(s3, operation):
     body = s3.get_object(Bucket=operation["bucket"], Key=operation["key"])["Body"].read()
     return base64.b64encode(body).decode()
@@ -96,6 +118,7 @@ OPERATIONS = {
     "create_bucket": create_bucket,
     "delete_bucket": delete_bucket,
     "put": put,
+    "put_summed": put_summed,
     "get": get,
     "list": list_objects,
     "delete": delete,

@@ -6,7 +6,6 @@ pub mod inspect;
 pub mod load;
 mod machine;
 mod measure;
-mod server;
 mod sources;
 mod table;
 
@@ -28,11 +27,12 @@ pub enum Benchmark {
         Example: cargo e2e bench inspect --runs 9 --write    also writes docs/benchmarks.md"
     )]
     Inspect(inspect::Arguments),
-    /// A load into a volume beside rclone, s5cmd, boto3 and pyarrow: time, processor, memory, requests, over-read
+    /// A load into a volume beside rclone, s5cmd, boto3, pyarrow and `huggingface_hub`: time, processor, memory, requests, over-read
     #[command(
         after_help = "Makes its sources below target/bench (sparse files), runs all programs in turn from a server on loopback,\n\
-        prints one table and removes what it made. Needs as much disk as --gibibytes says.\n\
-        Example: cargo e2e bench load --runs 5 --write    also writes docs/benchmarks.md"
+        prints one table and removes what it made. Needs as much disk as --mebibytes says.\n\
+        Examples:\n  cargo e2e bench load --runs 5 --write                    also writes docs/benchmarks.md\n  \
+        cargo e2e bench load --scenario tls --scenario deep      what is not measured by default"
     )]
     Load(load::Arguments),
 }

@@ -37,6 +37,8 @@ pub enum Tool {
     HelmUnittest,
     /// Manifests against Kubernetes' schemas.
     Kubeconform,
+    /// An S3 server on a folder.
+    VersityGateway,
 }
 
 impl Tool {
@@ -48,6 +50,7 @@ impl Tool {
             Self::Helm => "helm",
             Self::HelmUnittest => "helm-unittest",
             Self::Kubeconform => "kubeconform",
+            Self::VersityGateway => "versitygw",
         }
     }
 

@@ -11,6 +11,7 @@ pub mod command;
 pub mod demo;
 pub mod dependencies;
 pub mod fixtures;
+pub mod folder_server;
 #[path = "../fuzz/src/suite/mod.rs"]
 pub mod fuzzing;
 pub mod go_tools;

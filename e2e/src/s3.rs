@@ -92,6 +92,14 @@ impl S3 {
         self.ask(&json!({"op": "put", "bucket": bucket, "objects": objects})).map(drop)
     }
 
+    /// Writes a file as an object with a checksum: of all of it, or, uploaded in parts, of the kind `FULL_OBJECT` or `COMPOSITE`.
+    pub fn put_summed(&self, bucket: &str, key: &str, file: &Path, algorithm: &str, parts: Option<&str>) -> Result<()> {
+        let operation = json!({
+            "op": "put_summed", "bucket": bucket, "key": key, "file": file, "algorithm": algorithm, "parts": parts,
+        });
+        self.ask(&operation).map(drop)
+    }
+
     /// Writes a folder's files below a prefix, their relative paths as keys. Returns the keys.
     pub fn put_folder(&self, bucket: &str, prefix: &str, folder: &Path) -> Result<Vec<String>> {
         let files = files_below(folder)?;

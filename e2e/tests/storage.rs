@@ -1,11 +1,17 @@
-//! Workers against a real S3 server: SeaweedFS on loopback, filled by boto3. Needs no cluster.
+//! Workers against real S3 servers: SeaweedFS and Versity's gateway on loopback, filled by boto3. Needs no cluster.
 
+#[path = "storage/disks.rs"]
+mod disks;
 #[path = "storage/place.rs"]
 mod place;
 #[path = "storage/reuse.rs"]
 mod reuse;
 #[path = "storage/seaweed.rs"]
 mod seaweed;
+#[path = "storage/summed.rs"]
+mod summed;
+#[path = "storage/versity.rs"]
+mod versity;
 
 use std::{
     collections::BTreeMap,

@@ -11,10 +11,10 @@ use checkpoint_operator::output::table::count;
 use checkpoint_operator::plan::quantity::human;
 
 use crate::command::capture;
+use crate::folder_server::{BUCKET, Manner, Server};
 use crate::{paths, python};
 
 use super::measure::{Usage, floor, measure, spread};
-use super::server::{BUCKET, Server};
 use super::{machine, product, remove, sources, table};
 
 /// What the design promises for 1,000 shards of 10 GB, in bytes.
@@ -86,8 +86,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let (shards, files, pickles) = (root.join("shards"), root.join("files"), root.join("pickles"));
     let tensors = (sources::shards(&shards, arguments.shards)?, sources::files(&files, arguments.files)?);
     sources::pickles(&pickles, arguments.pickles)?;
-    let servers = (Server::start(&shards, Duration::ZERO)?, Server::start(&shards, AWAY)?);
-    let many = Server::start(&files, Duration::ZERO)?;
+    let servers = (
+        Server::start(&shards, Manner::default())?,
+        Server::start(&shards, Manner { wait: AWAY, ..Manner::default() })?,
+    );
+    let many = Server::start(&files, Manner::default())?;
     let huge = format!("{} shards of 10 GB", count(arguments.shards));
     let small = format!("{} files of 0.3 KB", count(arguments.files));
     let torch = format!("{} files of torch", count(arguments.pickles));

@@ -16,6 +16,9 @@ const TENSOR_BYTES: u64 = 100_000_000;
 const TENSOR_SHAPE: &str = "[10000,5000]";
 /// Files of a folder among many.
 const FILES_OF_A_FOLDER: u64 = 1000;
+/// Files of a folder of a deep tree, and how deep such folders lie.
+const FILES_OF_A_DEEP_FOLDER: u64 = 20;
+const DEPTH: u32 = 10;
 /// What the pickle scanner reads copies of: a training state as torch saves it.
 const PICKLES: &str = "e2e/fixtures/torch/training";
 
@@ -49,15 +52,32 @@ pub fn shards(root: &Path, count: u64) -> Result<u64> {
 
 /// Safetensors files of exactly so many bytes, of one tensor each.
 pub fn sized_shards(root: &Path, count: u64, size: u64) -> Result<()> {
-    const HEADER: u64 = 256;
     fs::create_dir_all(root)?;
+    (0..count).try_for_each(|number| sized_shard(root, number, size))
+}
+
+/// As [`sized_shards`], in folders of [`FILES_OF_A_DEEP_FOLDER`] that lie [`DEPTH`] folders deep.
+pub fn deep(root: &Path, count: u64, size: u64) -> Result<()> {
     for number in 0..count {
-        let data = size.checked_sub(8 + HEADER).context("a file must hold its header")?;
-        let header = format!(r#"{{"tensor.{number}":{{"dtype":"U8","shape":[{data}],"data_offsets":[0,{data}]}}}}"#);
-        let padded = format!("{header:width$}", width = usize::try_from(HEADER)?);
-        sparse_safetensors(&root.join(format!("{number:05}.safetensors")), &padded, data)?;
+        let mut rest = number / FILES_OF_A_DEEP_FOLDER;
+        let mut folder = root.to_owned();
+        for level in 0..DEPTH {
+            folder.push(format!("level-{level}-{}", rest % 3));
+            rest /= 3;
+        }
+        fs::create_dir_all(&folder)?;
+        sized_shard(&folder, number, size)?;
     }
     Ok(())
+}
+
+/// One of [`sized_shards`].
+pub fn sized_shard(folder: &Path, number: u64, size: u64) -> Result<()> {
+    const HEADER: u64 = 256;
+    let data = size.checked_sub(8 + HEADER).context("a file must hold its header")?;
+    let header = format!(r#"{{"tensor.{number}":{{"dtype":"U8","shape":[{data}],"data_offsets":[0,{data}]}}}}"#);
+    let padded = format!("{header:width$}", width = usize::try_from(HEADER)?);
+    sparse_safetensors(&folder.join(format!("{number:05}.safetensors")), &padded, data)
 }
 
 /// Small safetensors files of one tensor each, a thousand to a folder. Returns how many tensors there are.
@@ -116,6 +136,10 @@ mod tests {
         assert!(folder.path().join("f/part-001/001000.safetensors").exists());
         sized_shards(&folder.path().join("z"), 2, 1 << 20).unwrap();
         assert_eq!(fs::metadata(folder.path().join("z/00001.safetensors")).unwrap().len(), 1 << 20);
+        deep(&folder.path().join("d"), 21, 1024).unwrap();
+        let second =
+            "d/level-0-1/level-1-0/level-2-0/level-3-0/level-4-0/level-5-0/level-6-0/level-7-0/level-8-0/level-9-0";
+        assert!(folder.path().join(second).join("00020.safetensors").exists());
         pickles(&folder.path().join("p"), 2).unwrap();
         assert!(folder.path().join("p/part-000/000001.pt").exists());
     }

@@ -8,11 +8,12 @@ use anyhow::{Context, Result};
 use crate::cache::build_once;
 use crate::cluster::Cluster;
 use crate::command::{capture, run};
-use crate::{dependencies, images, paths, python};
+use crate::{dependencies, images, paths, python, servers};
 
 const DENY_VERSION: &str = "0.20";
 /// Test programs of this crate that need no cluster.
-const LOCAL_TESTS: &[&str] = &["agreement", "contract", "formats", "fuzz", "oracles", "remote", "storage"];
+const LOCAL_TESTS: &[&str] =
+    &["agreement", "contract", "differential", "formats", "fuzz", "oracles", "remote", "storage"];
 /// Tests on the cluster at once: they mostly wait for pods, so there are more of them than processors.
 const TESTS_AT_ONCE: usize = 6;
 /// Test programs of this crate that need one.
@@ -80,6 +81,9 @@ pub fn cluster(arguments: &[String]) -> Result<()> {
     let cluster = Cluster::from_environment()?;
     cluster.up()?;
     let image = images::product(&cluster, "")?;
+    // The test programs have no way to the internet.
+    servers::fake_gcs()?;
+    servers::azurite()?;
     let mut tests = paths::cargo();
     tests.args(["test", "--package", "checkpoint-operator-e2e"]);
     for name in CLUSTER_TESTS.iter().filter(|name| has_test(name)) {

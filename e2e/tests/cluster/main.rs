@@ -3,6 +3,7 @@
 //! Run with `cargo e2e test --stage cluster`, one test with `-- NAME` after it. Tests run side by side, each in a
 //! namespace and a bucket of its own; see [`support`] for how to write one.
 
+mod backends;
 mod crash;
 mod deletion;
 mod held;
@@ -13,6 +14,9 @@ mod progress;
 mod scale;
 mod schema;
 mod schema_backends;
+#[path = "../servers/mod.rs"]
+#[allow(dead_code, reason = "other tests use more of them")]
+mod servers;
 mod split;
 mod support;
 mod traces;

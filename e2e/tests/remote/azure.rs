@@ -1,6 +1,6 @@
 //! Azure Blob Storage, as Azurite serves it, which checks signatures.
 
-use std::{process::Child, sync::LazyLock};
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -8,86 +8,22 @@ use checkpoint_operator::{
     contract::{Access, AzureTask, Reason, Source},
     storage::{Azure, Checksum, Retry, Storage, StorageError, Timeouts},
 };
-use checkpoint_operator_e2e::servers;
 use futures::TryStreamExt;
-use sha2::{Digest, Sha256};
 
-use crate::support::{
-    Breaking, assert_loaded, assert_refused, checkpoint, client, connection, files, listens, place_with, port,
+use crate::{
+    servers::{
+        LOOPBACK,
+        azure::{ACCOUNT, Server, key, sas},
+        files,
+    },
+    support::{Breaking, assert_loaded, assert_refused, checkpoint, connection, place_with},
 };
 
-const ACCOUNT: &str = "checkpoints";
-const KEY: &[u8] = b"a key of an account on loopback";
-
-struct Server {
-    endpoint: String,
-    _guard: Child,
-}
-
 #[expect(clippy::expect_used, reason = "a helper of tests, which the lint does not see as one")]
-static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start().expect("Azurite starts"));
-
-impl Server {
-    fn start() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("checkpoint-azure-").tempdir()?.keep();
-        let port = port()?;
-        let mut server = servers::azurite()?;
-        server.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()]);
-        server.args(["--inMemoryPersistence", "--silent", "--disableTelemetry"]);
-        server.env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{}", key()));
-        let guard = servers::start(&folder, &server)?;
-        listens("Azurite to listen", port)?;
-        Ok(Self { endpoint: format!("http://127.0.0.1:{port}"), _guard: guard })
-    }
-}
-
-fn key() -> String {
-    BASE64_STANDARD.encode(KEY)
-}
-
-/// HMAC of RFC 2104 for keys of at most a block.
-fn signature(text: &str) -> String {
-    let pad = |mark: u8| {
-        let mut block = [mark; 64];
-        block.iter_mut().zip(KEY).for_each(|(byte, key)| *byte ^= key);
-        block
-    };
-    let inner = Sha256::new().chain_update(pad(0x36)).chain_update(text).finalize();
-    BASE64_STANDARD.encode(Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize())
-}
-
-/// A shared access signature of the account:
-/// <https://learn.microsoft.com/en-us/rest/api/storageservices/create-account-sas>.
-fn sas(permissions: &str, ends: &str) -> Result<String> {
-    let version = "2022-11-02";
-    let signed = format!("{ACCOUNT}\n{permissions}\nb\nsco\n\n{ends}\n\n\n{version}\n\n");
-    let mut url = reqwest::Url::parse("http://x")?;
-    url.query_pairs_mut()
-        .append_pair("sv", version)
-        .append_pair("ss", "b")
-        .append_pair("srt", "sco")
-        .append_pair("sp", permissions)
-        .append_pair("se", ends)
-        .append_pair("sig", &signature(&signed));
-    Ok(url.query().context("no query")?.to_owned())
-}
+static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(LOOPBACK).expect("Azurite starts"));
 
 async fn container(name: &str, blobs: &[(&str, &[u8])]) -> Result<()> {
-    let (client, sas) = (client()?, sas("rwdlac", "2099-01-01T00:00:00Z")?);
-    let mut url = reqwest::Url::parse(&format!("{}/{ACCOUNT}/{name}?restype=container&{sas}", SERVER.endpoint))?;
-    client.put(url.clone()).header("content-length", 0).send().await?;
-    for (key, bytes) in blobs {
-        url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("no path"))?
-            .clear()
-            .extend([ACCOUNT, name])
-            .extend(key.split('/'));
-        url.set_query(Some(&sas));
-        let put = client.put(url.clone()).header("content-length", bytes.len()).header("x-ms-blob-type", "BlockBlob");
-        let put = put.body(bytes.to_vec());
-        put.send().await?.error_for_status()?;
-    }
-    Ok(())
+    SERVER.put(name, blobs).await
 }
 
 async fn checkpoint_in(name: &str) -> Result<()> {

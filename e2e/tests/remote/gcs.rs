@@ -1,54 +1,27 @@
 //! Google Cloud Storage, as fake-gcs-server serves it: its JSON API, without a look at tokens.
 
-use std::{
-    process::{Child, Command},
-    sync::LazyLock,
-};
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
 use checkpoint_operator::{
     contract::{Access, GcsTask, Reason, Source},
     storage::{Checksum, Gcs, Retry, Storage, StorageError, Timeouts},
 };
-use checkpoint_operator_e2e::{command::capture, servers};
 use futures::TryStreamExt;
-use serde_json::json;
 
-use crate::support::{
-    Breaking, assert_loaded, assert_refused, checkpoint, client, connection, files, listens, place_with, port,
+use crate::{
+    servers::{
+        LOOPBACK, files,
+        gcs::{Server, key_file},
+    },
+    support::{Breaking, assert_loaded, assert_refused, checkpoint, connection, place_with},
 };
 
-struct Server {
-    endpoint: String,
-    _guard: Child,
-}
-
 #[expect(clippy::expect_used, reason = "a helper of tests, which the lint does not see as one")]
-static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start().expect("fake-gcs-server starts"));
-
-impl Server {
-    fn start() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("checkpoint-gcs-").tempdir()?.keep();
-        let port = port()?;
-        let mut server = Command::new(servers::fake_gcs()?);
-        server.args(["-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-log-level", "error"]);
-        server.args(["-port", &port.to_string(), "-public-host", &format!("127.0.0.1:{port}")]);
-        let guard = servers::start(&folder, &server)?;
-        listens("fake-gcs-server to listen", port)?;
-        Ok(Self { endpoint: format!("http://127.0.0.1:{port}"), _guard: guard })
-    }
-}
+static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(LOOPBACK).expect("fake-gcs-server starts"));
 
 async fn bucket(name: &str, objects: &[(&str, &[u8])]) -> Result<()> {
-    let (client, endpoint) = (client()?, &SERVER.endpoint);
-    let made = client.post(format!("{endpoint}/storage/v1/b?project=test")).body(json!({"name": name}).to_string());
-    made.send().await?;
-    for (key, bytes) in objects {
-        let mut url = reqwest::Url::parse(&format!("{endpoint}/upload/storage/v1/b/{name}/o"))?;
-        url.query_pairs_mut().append_pair("uploadType", "media").append_pair("name", key);
-        client.post(url).body(bytes.to_vec()).send().await?.error_for_status()?;
-    }
-    Ok(())
+    SERVER.put(name, objects).await
 }
 
 async fn checkpoint_in(name: &str) -> Result<()> {
@@ -65,17 +38,6 @@ fn task(bucket: &str, path: &str, access: Access) -> GcsTask {
 
 fn secret() -> Access {
     Access::Secret("gcs".into())
-}
-
-/// A key file of a service account, with a private key that openssl makes.
-fn key_file() -> Result<String> {
-    let mut openssl = Command::new("openssl");
-    let key = capture(openssl.args(["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]))
-        .or_else(|_| capture(Command::new("openssl").args(["genpkey", "-algorithm", "RSA"])))?;
-    let account = json!({
-        "type": "service_account", "private_key": key, "private_key_id": "1", "client_email": "reader@test.iam.gserviceaccount.com",
-    });
-    Ok(account.to_string())
 }
 
 #[tokio::test]

@@ -11,12 +11,19 @@ use checkpoint_operator_e2e::python;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    hub_server::{Hub, OWNER, STRANGER},
-    support::{Breaking, assert_loaded, assert_refused, checkpoint, connection, files, place_with},
+    servers::{
+        LOOPBACK, files,
+        hub::{Hub, OWNER, STRANGER},
+    },
+    support::{Breaking, assert_loaded, assert_refused, checkpoint, connection, place_with},
 };
 
 #[expect(clippy::expect_used, reason = "a helper of tests, which the lint does not see as one")]
-static HUB: LazyLock<Hub> = LazyLock::new(|| Hub::start(&checkpoint()).expect("the Hub starts"));
+static HUB: LazyLock<Hub> = LazyLock::new(|| start().expect("the Hub starts"));
+
+fn start() -> Result<Hub> {
+    Hub::start(LOOPBACK, files(&checkpoint())?)
+}
 
 fn task(name: &str, access: Access) -> HuggingFaceTask {
     HuggingFaceTask {
@@ -50,7 +57,7 @@ async fn a_checkpoint_is_loaded() -> Result<()> {
 
 #[tokio::test]
 async fn large_files_have_their_checksums_and_keep_their_addresses() -> Result<()> {
-    let hub = Hub::start(&checkpoint())?;
+    let hub = start()?;
     let mut task = task("public", Access::Anonymous);
     task.connection.endpoint = Some(hub.endpoint.clone());
     let storage = HuggingFace::open(&task, &place_with(&[])?.mounts())?;

@@ -3,11 +3,12 @@
 
 #[path = "../storage/place.rs"]
 mod place;
+#[path = "../servers/mod.rs"]
+mod servers;
 
 mod azure;
 mod gcs;
 mod hub;
-mod hub_server;
 mod identity;
 mod support;
 mod web;

@@ -1,40 +1,25 @@
 //! What the tests of all backends share: the checkpoint, its proof in a volume, a network that breaks off (file and network I/O).
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use checkpoint_operator::contract::{Access, Connection, Format, Reason, Report, Source};
-use checkpoint_operator_e2e::{
-    paths,
-    wait::{Now, wait_until},
-};
+use checkpoint_operator_e2e::paths;
 
-use crate::place::Place;
+use crate::{place::Place, servers::files};
 
 /// A checkpoint that transformers wrote: three shards, their index, configurations.
 pub fn checkpoint() -> PathBuf {
     paths::of_this_crate("fixtures/hugging_face/sharded")
-}
-
-/// The files of a folder, which has no folders.
-pub fn files(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
-    let read = |entry: std::io::Result<fs::DirEntry>| {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).context("not UTF-8")?.to_owned();
-        Ok((name, fs::read(path)?))
-    };
-    fs::read_dir(folder)?.map(read).collect()
 }
 
 /// Inspects and loads through the worker: the volume holds the checkpoint, byte for byte.
@@ -70,24 +55,6 @@ pub async fn assert_refused(keys: &[(&str, &str)], source: &Source, reason: Reas
 /// A connection to a server on loopback.
 pub fn connection(endpoint: &str, access: Access) -> Connection {
     Connection { endpoint: Some(endpoint.to_owned()), insecure: true, ca: None, access }
-}
-
-pub fn client() -> Result<reqwest::Client> {
-    rustls::crypto::ring::default_provider().install_default().ok();
-    Ok(reqwest::Client::builder().no_proxy().build()?)
-}
-
-/// A port that was free a moment ago.
-pub fn port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// Waits for something to listen.
-pub fn listens(what: &str, port: u16) -> Result<()> {
-    wait_until(what, Duration::from_mins(1), || {
-        let tried = TcpStream::connect(("127.0.0.1", port));
-        Ok(tried.map_or_else(|error| Now::NotYet(error.to_string()), |_| Now::Done(())))
-    })
 }
 
 /// A network that breaks off every third connection after some bytes of the answer.

@@ -1,53 +1,27 @@
 //! Plain HTTP, as nginx serves it: with ranges and without, behind a password, with TLS, with redirects.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command},
-    sync::LazyLock,
-};
+use std::{fs, path::Path, sync::LazyLock};
 
 use anyhow::{Context, Result};
 use checkpoint_operator::{
     contract::{Access, Connection, HttpTask, Reason, Source},
     storage::{Checksum, Http, Retry, Storage, Timeouts},
 };
-use checkpoint_operator_e2e::{cache::hex, paths, servers};
+use checkpoint_operator_e2e::{cache::hex, paths};
 use sha2::{Digest, Sha256};
 
-use crate::support::{Breaking, assert_loaded, assert_refused, checkpoint, files, listens, place_with, port};
+use crate::{
+    servers::{
+        LOOPBACK, files,
+        web::{PASSWORD, Server, USER},
+    },
+    support::{Breaking, assert_loaded, assert_refused, checkpoint, place_with},
+};
 
 const LARGE: usize = (34 << 20) + 5;
 
-/// Addresses of the same files.
-struct Server {
-    plain: String,
-    without_ranges: String,
-    password: String,
-    tls: String,
-    _guard: Child,
-}
-
 #[expect(clippy::expect_used, reason = "a helper of tests, which the lint does not see as one")]
-static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start().expect("nginx starts"));
-
-impl Server {
-    fn start() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("checkpoint-web-").tempdir()?.keep();
-        let ports = [port()?, port()?, port()?, port()?];
-        fill(&folder.join("files"))?;
-        fs::write(folder.join("users"), "reader:{PLAIN}canary-password\n")?;
-        fs::write(folder.join("nginx.conf"), configuration(&folder, ports))?;
-        let mut server = Command::new("/usr/sbin/nginx");
-        server.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf")).args(["-e", "stderr"]);
-        let guard = servers::start(&folder, &server)?;
-        listens("nginx to listen", ports[3])?;
-        let [plain, without_ranges, password, tls] = ports;
-        let http = |port| format!("http://127.0.0.1:{port}");
-        let (plain, without_ranges, password) = (http(plain), http(without_ranges), http(password));
-        Ok(Self { plain, without_ranges, password, tls: format!("https://127.0.0.1:{tls}"), _guard: guard })
-    }
-}
+static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(LOOPBACK, fill).expect("nginx starts"));
 
 /// The checkpoint in `llama`, in `sums` with a `SHA256SUMS` beside it, and a large file in `large`.
 fn fill(root: &Path) -> Result<()> {
@@ -68,33 +42,6 @@ fn fill(root: &Path) -> Result<()> {
 
 fn large() -> Vec<u8> {
     (0..LARGE).map(|index| u8::try_from(index % 251).unwrap_or_default()).collect()
-}
-
-fn configuration(folder: &Path, [plain, without_ranges, password, tls]: [u16; 4]) -> String {
-    let folder = folder.display();
-    let certificates = paths::workspace().join("src/storage/backends/remote/fixtures");
-    let certificates = certificates.display();
-    format!(
-        "daemon off; master_process off; pid {folder}/pid; events {{}}
-        http {{
-            access_log off; autoindex off; gzip on; gzip_types *; root {folder}/files;
-            client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-            uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-            server {{
-                listen 127.0.0.1:{plain};
-                location /renamed/ {{ rewrite ^/renamed/(.*)$ /llama/$1 redirect; }}
-                location /elsewhere/ {{ rewrite ^/elsewhere/(.*)$ http://127.0.0.1:{without_ranges}/llama/$1 redirect; }}
-                location /to-password/ {{ rewrite ^/to-password/(.*)$ http://127.0.0.1:{password}/llama/$1 redirect; }}
-                location /round/ {{ rewrite ^ /round/x redirect; }}
-            }}
-            server {{ listen 127.0.0.1:{without_ranges}; max_ranges 0; }}
-            server {{ listen 127.0.0.1:{password}; auth_basic x; auth_basic_user_file {folder}/users; }}
-            server {{
-                listen 127.0.0.1:{tls} ssl;
-                ssl_certificate {certificates}/server.crt; ssl_certificate_key {certificates}/server.key;
-            }}
-        }}"
-    )
 }
 
 fn all_files() -> Result<Vec<String>> {
@@ -119,7 +66,7 @@ async fn a_checkpoint_is_loaded() -> Result<()> {
         assert_loaded(&[], &Source::Http(moved)).await?;
     }
     let behind = HttpTask { connection: secret(), ..llama(&server.password)? };
-    let keys = [("username", "reader"), ("password", "canary-password"), ("allowedHosts", "127.0.0.1")];
+    let keys = [("username", USER), ("password", PASSWORD), ("allowedHosts", "127.0.0.1")];
     assert_loaded(&keys, &Source::Http(behind)).await?;
     let network = Breaking::before(&server.plain)?;
     assert_loaded(&[], &Source::Http(llama(&network.url())?)).await?;
@@ -198,7 +145,7 @@ async fn what_is_wrong_is_named() -> Result<()> {
         connection: secret(),
         ..task(format!("{}/to-password", server.plain), all_files()?, Access::Anonymous)
     });
-    let full = [("username", "reader"), ("password", "canary-password"), ("allowedHosts", "127.0.0.1")];
+    let full = [("username", USER), ("password", PASSWORD), ("allowedHosts", "127.0.0.1")];
     for (keys, source, reason, part) in [
         (&[][..], plain("nothing/here", &[]), Reason::NotFound, "there is no here at"),
         (&[], plain("llama", &["config.json", "missing.json"]), Reason::NotFound, "there is no missing.json"),
@@ -209,7 +156,7 @@ async fn what_is_wrong_is_named() -> Result<()> {
         (&full[..2], behind.clone(), Reason::AccessDenied, "key allowedHosts of Secret web"),
         (&full[1..], behind.clone(), Reason::AccessDenied, "has no key token, nor username"),
         (
-            &[("username", "reader"), ("password", "canary"), ("allowedHosts", "127.0.0.1")],
+            &[("username", USER), ("password", "canary"), ("allowedHosts", "127.0.0.1")],
             behind.clone(),
             Reason::AccessDenied,
             "refuses the credentials of Secret web (401)",

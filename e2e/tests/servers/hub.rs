@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -18,8 +17,6 @@ use axum::{
 use checkpoint_operator_e2e::cache::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-use crate::support;
 
 /// May read everything.
 pub const OWNER: &str = "hf_canary_owner";
@@ -51,8 +48,9 @@ struct State {
 }
 
 impl Hub {
-    pub fn start(folder: &Path) -> Result<Self> {
-        let public = Repository { files: support::files(folder)?, ..Repository::default() };
+    /// Serves these files as three repositories: `org/public`, `org/gated` and `org/private`.
+    pub fn start(address: &str, files: BTreeMap<String, Vec<u8>>) -> Result<Self> {
+        let public = Repository { files, ..Repository::default() };
         let repositories: BTreeMap<String, Repository> = [
             ("org/public".to_owned(), public.clone()),
             ("org/gated".to_owned(), Repository { gated: true, ..public.clone() }),
@@ -60,12 +58,12 @@ impl Hub {
         ]
         .into();
         let (sent_on, resolved) = (Arc::default(), Arc::default());
-        let store = serve({
+        let store = serve(address, {
             let (files, sent_on) = (public.files, Arc::clone(&sent_on));
             move |request| stored(&files, &sent_on, &request)
         })?;
         let state = State { repositories, store, resolved: Arc::clone(&resolved) };
-        let endpoint = serve(move |request| state.answer(&request))?;
+        let endpoint = serve(address, move |request| state.answer(&request))?;
         Ok(Self { endpoint, sent_on, resolved })
     }
 
@@ -80,9 +78,9 @@ impl Hub {
     }
 }
 
-/// Serves on a thread of its own; the address.
-fn serve(answer: impl Fn(Request<Body>) -> Response<Body> + Send + Sync + 'static) -> Result<String> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// Serves on a thread of its own; the URL.
+fn serve(address: &str, answer: impl Fn(Request<Body>) -> Response<Body> + Send + Sync + 'static) -> Result<String> {
+    let listener = std::net::TcpListener::bind((address, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let answer = Arc::new(answer);

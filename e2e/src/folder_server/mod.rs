@@ -1,13 +1,17 @@
 //! An S3 server that lists and serves a folder on loopback, and counts what it was asked for (network and file I/O).
 //!
-//! It knows `ListObjectsV2` in pages of 1,000 keys, `HeadObject` and `GetObject` with a range, and it is as fast as it can be:
-//! what a client takes on top is the client's own. It can wait before each answer, as a server that is some way off does, and
-//! hold each connection to a rate, as S3 does.
+//! It knows `ListObjectsV2` with prefix, delimiter and pages, `HeadObject` and `GetObject` with a range, and it is as fast as it
+//! can be: what a client takes on top is the client's own. It can wait before each answer, as a server that is some way off does,
+//! hold each connection to a rate, as S3 does, speak TLS, and give the same files as the Hugging Face Hub does.
+
+mod hub;
+mod keys;
+mod tls;
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,107 +19,115 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use percent_encoding::percent_decode_str;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use hub::Hub;
+pub use hub::REPOSITORY;
+use keys::{Keys, Version};
+pub use tls::authority;
 
 /// The bucket's name in URLs.
 pub const BUCKET: &str = "bench";
-const PAGE: usize = 1000;
 
-/// A running server; its thread ends with the process.
+/// A running server; its threads end with the process.
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
 
+/// How a server answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// How long it waits before each answer.
+    pub wait: Duration,
+    /// Bytes per second of each connection.
+    pub rate: Option<u64>,
+    /// Whether it speaks TLS, with a certificate that [`authority`] signed.
+    pub tls: bool,
+    /// Whether it is the Hub, too; then all files are summed up at its start.
+    pub hub: bool,
+}
+
 struct Shared {
     root: PathBuf,
-    /// Keys in their order, one after the other: a long listing must not make this process large.
-    keys: String,
-    /// Where each key ends, and the size of its file.
-    objects: Vec<(usize, u64)>,
-    wait: Duration,
-    /// Bytes per second of each connection.
-    rate: Option<u64>,
+    keys: Keys,
+    hub: Option<Hub>,
+    manner: Manner,
     requests: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Server {
-    /// Serves the files below `root`, and waits so long before each answer.
-    pub fn start(root: &Path, wait: Duration) -> Result<Self> {
-        Self::start_limited(root, wait, None)
-    }
-
-    /// As [`Server::start`], and no connection brings more than `rate` bytes per second.
-    pub fn start_limited(root: &Path, wait: Duration, rate: Option<u64>) -> Result<Self> {
-        let mut keys = String::new();
-        let mut objects = Vec::new();
-        list(root, "", &mut keys, &mut objects)?;
+    /// Serves the files that are below `root` now.
+    pub fn start(root: &Path, manner: Manner) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
+        // A Hub keeps large files at another address: clients see a file's other name in a redirect to the same one.
+        let store = manner.hub.then(|| TcpListener::bind("127.0.0.1:0")).transpose()?;
+        let hub = store.as_ref().map(|store| Hub::of(root, url(manner, store.local_addr()?))).transpose()?;
         let (requests, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { root: root.to_owned(), keys, objects, wait, rate, requests, bytes });
-        let served = Arc::clone(&shared);
-        thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                let shared = Arc::clone(&served);
-                // A client that goes away ends its connection and nothing else.
-                thread::spawn(move || shared.serve(&connection).ok());
-            }
-        });
+        let keys = Keys::below(root)?;
+        let shared = Arc::new(Shared { root: root.to_owned(), keys, hub, manner, requests, bytes });
+        let tls = manner.tls.then(tls::configuration).transpose()?;
+        for listener in [Some(listener), store].into_iter().flatten() {
+            let (shared, tls) = (Arc::clone(&shared), tls.clone());
+            thread::spawn(move || accept(&listener, &shared, tls.as_ref()));
+        }
         Ok(Self { address, shared })
     }
 
     /// Its address, for `--endpoint`.
+    #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        url(self.shared.manner, self.address)
     }
 
     /// Requests and bytes of bodies since it was last asked.
+    #[must_use]
     pub fn take_counts(&self) -> (u64, u64) {
         (self.shared.requests.swap(0, Ordering::Relaxed), self.shared.bytes.swap(0, Ordering::Relaxed))
     }
 }
 
-/// Adds the files below a folder in the byte order of their keys.
-fn list(root: &Path, prefix: &str, keys: &mut String, objects: &mut Vec<(usize, u64)>) -> Result<()> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(root.join(prefix))? {
-        let entry = entry?;
-        let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
-        names.push(format!("{prefix}{}{slash}", entry.file_name().to_string_lossy()));
+fn accept(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<&Arc<ServerConfig>>) {
+    for connection in listener.incoming().flatten() {
+        let (shared, tls) = (Arc::clone(shared), tls.cloned());
+        // A client that goes away ends its connection and nothing else.
+        thread::spawn(move || {
+            connection.set_nodelay(true)?;
+            match tls {
+                Some(tls) => shared.serve(StreamOwned::new(ServerConnection::new(tls)?, connection)),
+                None => shared.serve(connection),
+            }
+        });
     }
-    names.sort_unstable();
-    for name in names {
-        if name.ends_with('/') {
-            list(root, &name, keys, objects)?;
-        } else {
-            keys.push_str(&name);
-            objects.push((keys.len(), fs::metadata(root.join(&name))?.len()));
-        }
-    }
-    Ok(())
+}
+
+fn url(manner: Manner, address: SocketAddr) -> String {
+    format!("http{}://{address}", if manner.tls { "s" } else { "" })
 }
 
 impl Shared {
-    fn serve(&self, connection: &TcpStream) -> Result<()> {
-        connection.set_nodelay(true)?;
-        let mut reader = BufReader::new(connection);
+    fn serve(&self, connection: impl Read + Write) -> Result<()> {
+        let mut connection = BufReader::new(connection);
         loop {
-            let Some(Request { head, target, range }) = request(&mut reader)? else { return Ok(()) };
+            let Some(Request { head, target, range }) = request(&mut connection)? else { return Ok(()) };
             self.requests.fetch_add(1, Ordering::Relaxed);
-            thread::sleep(self.wait);
+            thread::sleep(self.manner.wait);
             let (mut answer, body) = self.answer(&target, range.as_deref())?;
             write!(answer, "content-length: {}\r\n\r\n", body.length())?;
-            let mut connection = connection;
-            connection.write_all(answer.as_bytes())?;
+            let out = connection.get_mut();
+            out.write_all(answer.as_bytes())?;
             if !head {
                 self.bytes.fetch_add(body.length(), Ordering::Relaxed);
-                self.send(body, connection)?;
+                self.send(body, out)?;
             }
+            out.flush()?;
         }
     }
 
-    fn send(&self, body: Body, mut connection: &TcpStream) -> Result<()> {
+    fn send(&self, body: Body, connection: &mut impl Write) -> Result<()> {
         /// So much is sent between looks at the clock.
         const STEP: u64 = 256 << 10;
         let (mut file, mut length) = match body {
@@ -124,12 +136,12 @@ impl Shared {
         };
         let (begun, mut sent) = (Instant::now(), 0);
         while length > 0 {
-            let step = if self.rate.is_some() { STEP.min(length) } else { length };
+            let step = if self.manner.rate.is_some() { STEP.min(length) } else { length };
             // From a file to a socket, this is one system call that copies nothing.
-            let moved = io::copy(&mut Read::by_ref(&mut file).take(step), &mut connection)?;
+            let moved = io::copy(&mut Read::by_ref(&mut file).take(step), connection)?;
             anyhow::ensure!(moved == step, "the file became shorter");
             (length, sent) = (length - step, sent + step);
-            if let Some(rate) = self.rate {
+            if let Some(rate) = self.manner.rate {
                 let due = Duration::from_secs_f64(sent as f64 / rate as f64);
                 thread::sleep(due.saturating_sub(begun.elapsed()));
             }
@@ -139,16 +151,21 @@ impl Shared {
 
     fn answer(&self, target: &str, range: Option<&str>) -> Result<(String, Body)> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let path = percent_decode_str(path).decode_utf8().context("a path that is not UTF-8")?;
+        if let Some((head, text)) = self.hub.as_ref().and_then(|hub| hub.answer(&path, query)) {
+            return Ok((head, Body::Text(text)));
+        }
         let key = path.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
         if key.is_empty() {
-            let token = query.split('&').find_map(|pair| pair.strip_prefix("continuation-token="));
-            let page = self.page(token.and_then(|token| token.parse().ok()).unwrap_or(0))?;
-            return Ok(("HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\n".to_owned(), Body::Text(page)));
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\n".to_owned();
+            return Ok((head, Body::Text(self.keys.page(query)?)));
         }
-        let Ok(mut file) = File::open(self.root.join(key)) else {
+        let file = File::open(self.root.join(key)).and_then(|file| Ok((file.metadata()?, file)));
+        let Some((metadata, mut file)) = file.ok().filter(|(metadata, _)| metadata.is_file()) else {
             return Ok(("HTTP/1.1 404 Not Found\r\n".to_owned(), Body::Text(String::new())));
         };
-        let size = file.metadata()?.len();
+        let version = Version::of(&metadata);
+        let size = version.size;
         let range = range.and_then(|range| range.trim().strip_prefix("bytes=")?.split_once('-'));
         let (status, first, end) = match range {
             Some((first, last)) => {
@@ -160,36 +177,14 @@ impl Shared {
         file.seek(SeekFrom::Start(first))?;
         let mut head = format!(
             "HTTP/1.1 {status}\r\netag: {}\r\naccept-ranges: bytes\r\n\
-             last-modified: Wed, 01 Jan 2025 00:00:00 GMT\r\ncontent-type: application/octet-stream\r\n",
-            tag(size)
+             last-modified: {}\r\ncontent-type: application/octet-stream\r\n",
+            version.tag(),
+            version.modified("%a, %d %b %Y %H:%M:%S GMT")?
         );
         if range.is_some() {
             write!(head, "content-range: bytes {first}-{}/{size}\r\n", end.saturating_sub(1))?;
         }
         Ok((head, Body::File(file, end.saturating_sub(first))))
-    }
-
-    /// The page of a listing that begins with this object.
-    fn page(&self, first: usize) -> Result<String> {
-        let end = (first + PAGE).min(self.objects.len());
-        let more = end < self.objects.len();
-        let mut xml = format!("<ListBucketResult><Name>{BUCKET}</Name><IsTruncated>{more}</IsTruncated>");
-        if more {
-            write!(xml, "<NextContinuationToken>{end}</NextContinuationToken>")?;
-        }
-        for number in first..end {
-            let (key_end, size) = self.objects[number];
-            let key_begin = if number == 0 { 0 } else { self.objects[number - 1].0 };
-            let key = &self.keys[key_begin..key_end];
-            let tag = tag(size).replace('"', "&quot;");
-            write!(
-                xml,
-                "<Contents><Key>{key}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified><ETag>{tag}</ETag>\
-                 <Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
-            )?;
-        }
-        xml.push_str("</ListBucketResult>");
-        Ok(xml)
     }
 }
 
@@ -216,11 +211,6 @@ struct Request {
     range: Option<String>,
 }
 
-/// As that of an object that was uploaded in parts: clients take any other for an MD5 of the content.
-fn tag(size: u64) -> String {
-    format!("\"{size:032x}-1\"")
-}
-
 /// The next request; none at the end of the connection.
 fn request(reader: &mut impl BufRead) -> Result<Option<Request>> {
     let mut line = String::new();
@@ -245,6 +235,9 @@ fn request(reader: &mut impl BufRead) -> Result<Option<Request>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::net::TcpStream;
+
     use super::*;
 
     #[test]
@@ -254,7 +247,7 @@ mod tests {
         for number in 0..1001 {
             fs::write(folder.path().join(format!("a/{number:04}")), "0123456789").unwrap();
         }
-        let server = Server::start(folder.path(), Duration::ZERO).unwrap();
+        let server = Server::start(folder.path(), Manner::default()).unwrap();
         let ask = |target: &str, range: &str| {
             let mut connection = TcpStream::connect(server.address).unwrap();
             write!(connection, "GET {target} HTTP/1.1\r\nRange: bytes={range}\r\n\r\n").unwrap();
@@ -279,7 +272,7 @@ mod tests {
     fn a_connection_is_held_to_its_rate() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a"), vec![7; 1 << 20]).unwrap();
-        let server = Server::start_limited(folder.path(), Duration::ZERO, Some(4 << 20)).unwrap();
+        let server = Server::start(folder.path(), Manner { rate: Some(4 << 20), ..Manner::default() }).unwrap();
         let mut connection = TcpStream::connect(server.address).unwrap();
         connection.write_all(b"GET /bench/a HTTP/1.1\r\n\r\n").unwrap();
         connection.shutdown(std::net::Shutdown::Write).unwrap();
