@@ -80,7 +80,7 @@ async fn tell(url: &str, token: Option<&str>) -> Result<u16> {
         "bytesDone": 4 * FILE, "bytesTotal": 4 * FILE, "bytesKept": 0});
     let client = reqwest::Client::builder().no_proxy().build()?;
     let request = client.post(url).body(lie.to_string());
-    let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
+    let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
     Ok(request.send().await?.status().as_u16())
 }
 
