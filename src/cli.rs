@@ -142,6 +142,12 @@ pub struct ControllerArguments {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "CHECKPOINT_OPERATOR_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Where workers tell how far they are; they are not asked to when left out.
+    #[arg(long, env = "CHECKPOINT_OPERATOR_PROGRESS_ADDRESS", value_name = "ADDRESS", requires = "progress_url")]
+    pub progress_address: Option<SocketAddr>,
+    /// The URL at which workers reach that address: http or https, host and port, without a path.
+    #[arg(long, env = "CHECKPOINT_OPERATOR_PROGRESS_URL", value_name = "URL", value_parser = base_url)]
+    pub progress_url: Option<String>,
     /// How log lines look.
     #[arg(long, env = "CHECKPOINT_OPERATOR_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value = "json")]
     pub log_format: telemetry::Format,
@@ -151,6 +157,18 @@ pub struct ControllerArguments {
     /// Checkpoints that are reconciled at once.
     #[arg(long, env = "CHECKPOINT_OPERATOR_CONCURRENCY", value_name = "NUMBER", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
+}
+
+/// An address of workers' own: what is no such URL would be found out in every pod.
+fn base_url(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text).map_err(|error| error.to_string())?;
+    let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+    let is_anonymous = url.username().is_empty() && url.password().is_none();
+    if matches!(url.scheme(), "http" | "https") && url.has_host() && is_bare && is_anonymous {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err("not of the form http://HOST:PORT or https://HOST:PORT".to_owned())
+    }
 }
 
 fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, String> {
@@ -239,17 +257,28 @@ mod tests {
     fn the_chart_can_say_what_it_says() {
         let text = "x controller --watch-namespace=a --watch-namespace=b,c --worker-image=i:1 --worker-image-pull-policy=Never \
             --worker-defaults={\"runAsUser\":5} --max-workers=3 --max-workers-per-namespace=2 --concurrency=4 \
-            --listen=0.0.0.0:8080 --log-format=json --log-level=info";
+            --listen=0.0.0.0:8080 --progress-address=0.0.0.0:8082 --progress-url=http://checkpoint-operator.operators.svc:8082 \
+            --log-format=json --log-level=info";
         let Ok(Command::Controller(controller)) = parse(&text.split_whitespace().collect::<Vec<_>>().join(" ")) else {
             panic!("not parsed")
         };
         assert_eq!(controller.watch_namespaces, ["a", "b", "c"]);
         assert_eq!(controller.worker_defaults.run_as_user, Some(5));
         assert_eq!((controller.max_workers, controller.max_workers_per_namespace, controller.concurrency), (3, 2, 4));
+        assert_eq!(controller.progress_address, Some("0.0.0.0:8082".parse().unwrap()));
+        assert_eq!(controller.progress_url.as_deref(), Some("http://checkpoint-operator.operators.svc:8082"));
         let Ok(Command::Controller(controller)) = parse("x controller --worker-image i") else { panic!("not parsed") };
         assert_eq!((controller.max_workers, controller.max_workers_per_namespace, controller.concurrency), (16, 8, 16));
         assert!(parse("x controller --worker-image i --worker-defaults {").is_err());
         assert!(parse("x controller --worker-image i --concurrency 0").is_err());
+        assert_eq!((controller.progress_address, controller.progress_url), (None, None));
+        assert!(
+            parse("x controller --worker-image i --progress-address 0.0.0.0:8082").is_err(),
+            "workers need the URL"
+        );
+        for url in ["checkpoint-operator:8082", "ftp://a", "http://a/v1", "http://u:p@a", "http://a?b", "http://"] {
+            assert!(parse(&format!("x controller --worker-image i --progress-url {url}")).is_err(), "{url}");
+        }
     }
 
     #[test]

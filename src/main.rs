@@ -63,11 +63,13 @@ async fn control(arguments: ControllerArguments) -> Result<ExitCode, Failure> {
             worker_image: arguments.worker_image,
             worker_image_pull_policy: arguments.worker_image_pull_policy,
             worker: arguments.worker_defaults,
+            progress_url: arguments.progress_url,
         },
         max_workers: arguments.max_workers,
         max_workers_per_namespace: arguments.max_workers_per_namespace,
         concurrency: arguments.concurrency,
         listen: arguments.listen,
+        progress: arguments.progress_address,
     };
     controller::run(client, settings, shutdown).await?;
     Ok(ExitCode::SUCCESS)

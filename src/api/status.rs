@@ -105,7 +105,8 @@ pub struct VolumeStatus {
     /// What happened and what to do.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Bytes in place.
+    /// Bytes in place. While a worker is at work it tells this about every ten seconds, unless a network policy keeps it from
+    /// telling. It goes back only when bytes turn out wrong, or are lost with a worker, and are fetched again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_done: Option<i64>,
     /// Bytes that the volume will hold.
@@ -124,10 +125,11 @@ pub struct VolumeStatus {
     /// Why nothing is taken from the claim in `reuseFrom`; absent when it is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reuse_skipped: Option<String>,
-    /// Mean rate of the load, in bytes per second.
+    /// While a worker is at work, its rate over the last half minute, in bytes per second; absent when it has not told for a
+    /// minute. Afterwards the mean rate of the load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<i64>,
-    /// Time left at this rate, in seconds.
+    /// Time left at this rate, in seconds; absent when nothing moves or nothing is told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining_seconds: Option<i64>,
     /// The number of the latest load, from 1.

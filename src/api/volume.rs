@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::schema::{Amount, open_object};
 
 /// One claim that pods reference. It stays Pending until the verified bytes are in its volume. An entry cannot be changed
-/// except for `deletionPolicy`: remove it and add another.
+/// except for `deletionPolicy` and `parallelism`: remove it and add another.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -22,9 +22,12 @@ use super::schema::{Amount, open_object};
          && has(self.exclude) == has(oldSelf.exclude) && (!has(self.exclude) || self.exclude == oldSelf.exclude) \
          && has(self.placement) == has(oldSelf.placement) && (!has(self.placement) || self.placement == oldSelf.placement) \
          && has(self.reuseFrom) == has(oldSelf.reuseFrom) && (!has(self.reuseFrom) || self.reuseFrom == oldSelf.reuseFrom)")
-        .message("a volume entry cannot be changed, except for its deletionPolicy: remove the entry and add one with another claimName"),
+        .message("a volume entry cannot be changed, except for its deletionPolicy and parallelism: remove the entry and add one with another claimName"),
     validation = Rule::new("!has(self.reuseFrom) || self.reuseFrom != self.claimName")
         .message("reuseFrom names the claim of an earlier checkpoint, not the claim of this entry"),
+    validation = Rule::new(
+        "!has(self.parallelism) || self.parallelism == 1 || (has(self.accessModes) && self.accessModes.exists(mode, mode == 'ReadWriteMany'))")
+        .message("parallelism needs a volume that several pods can write: add ReadWriteMany to accessModes, of a storage class that has it"),
 )]
 pub struct Volume {
     /// The claim's name, which pods put into `volumes[].persistentVolumeClaim.claimName`.
@@ -62,6 +65,12 @@ pub struct Volume {
     /// Where the load runs, and so where a volume that is local to a node lives. Left out: `spec.worker.placement`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// How many pods load the files together, each a share of about the same number of bytes; 1 when left out. More than one needs
+    /// the access mode `ReadWriteMany`, and helps when one node's network is slower than the storage and the volume. A change
+    /// reaches a load that has not started yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub parallelism: Option<u32>,
     /// What becomes of the claim when the Checkpoint or this entry goes: `Retain` keeps it, `Delete` deletes it.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,

@@ -4,6 +4,12 @@
 pub const TASK: &str = "CHECKPOINT_TASK";
 /// Environment variable: inline data, base64 of the text as the user wrote it.
 pub const INLINE: &str = "CHECKPOINT_INLINE";
+/// Environment variable that Kubernetes sets in pods of an indexed Job: which of them it is, from 0.
+pub const COMPLETION_INDEX: &str = "JOB_COMPLETION_INDEX";
+/// Environment variable: the URL to which a worker sends how far it is; without it, it tells only its log.
+pub const PROGRESS_URL: &str = "CHECKPOINT_PROGRESS_URL";
+/// Folder with the token that a worker shows when it tells how far it is.
+pub const PROGRESS_MOUNT: &str = "/var/run/checkpoints.dev/progress";
 /// Folder with the credential files: one file a key of the Secret.
 pub const CREDENTIALS_MOUNT: &str = "/var/run/checkpoints.dev/credentials";
 /// Folder with the certificate authorities.

@@ -1,15 +1,17 @@
-//! What controller and worker say to each other: tasks, reports, reasons, exit codes, digests. Pure, no I/O.
+//! What controller and worker say to each other: tasks, progress, reports, reasons, exit codes, digests. Pure, no I/O.
 
 pub mod digest;
 pub mod environment;
 pub mod exit;
 pub mod filter;
 pub mod manifest;
+pub mod progress;
 mod reason;
 pub mod report;
 mod task;
 mod validation;
 
+pub use progress::{ProgressMessage, Stage};
 pub use reason::{ConditionType, Reason};
 pub use report::{Component, Contents, Finding, Outcome, Report, Selection, SourceFacts, Transfer};
 pub use task::{
@@ -18,5 +20,5 @@ pub use task::{
 };
 pub use validation::{CodePolicy, Depth, Format, PicklePolicy, PickleTier, Validation};
 
-/// Version of [`Task`] and [`Report`]; a worker refuses a task of another version.
+/// Version of [`Task`], [`ProgressMessage`] and [`Report`]; a worker refuses a task of another version.
 pub const VERSION: u32 = 1;

@@ -59,9 +59,32 @@ pub struct LoadTask {
     /// The digest that the published volume must have, when it is known before (adoption of a retained claim).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// How many workers load it together; each brings a share.
+    #[serde(default = "alone", skip_serializing_if = "is_alone")]
+    pub workers: u32,
+    /// Which of the workers this is, from 0. Each learns it from [`super::environment::COMPLETION_INDEX`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub worker: u32,
+    /// A name that the workers have together, and no others that ever load into the volume.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
     /// The claim that is mounted at [`super::environment::REUSE_MOUNT`], if one is: its files need not be fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse_from: Option<String>,
+}
+
+fn alone() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_alone(workers: &u32) -> bool {
+    *workers == 1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(worker: &u32) -> bool {
+    *worker == 0
 }
 
 /// Where to read. No member holds a secret.

@@ -44,6 +44,8 @@ pub const API_CALLS: &[ApiCall] = &[
     ApiCall { group: "events.k8s.io", resource: "events", verbs: &["create", "patch"], namespaced: true },
     ApiCall { group: "", resource: "persistentvolumes", verbs: &["get", "patch"], namespaced: false },
     ApiCall { group: "storage.k8s.io", resource: "storageclasses", verbs: &["list", "watch"], namespaced: false },
+    // Whose token a worker shows that tells how far it is.
+    ApiCall { group: "authentication.k8s.io", resource: "tokenreviews", verbs: &["create"], namespaced: false },
 ];
 
 /// Waits for one call, at most [`DEADLINE`].

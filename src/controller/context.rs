@@ -28,6 +28,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use super::{
     Settings,
     backoff::Backoff,
+    progress::Board,
     turns::{Asker, JobKey, Limits, Turns},
 };
 use crate::{
@@ -82,6 +83,7 @@ pub struct World {
     pub scopes: Vec<Scope>,
     pub storage_classes: Store<StorageClass>,
     pub turns: Turns,
+    pub progress: Board,
     index: Mutex<HashMap<String, ObjectRef<Cached>>>,
 }
 
@@ -116,7 +118,13 @@ pub fn build(client: Client, settings: &Settings, planner: Planner) -> (Arc<Shar
     let (scopes, feeds) = names.into_iter().map(scope).unzip();
     let (storage_classes, class_writer) = store();
     let limits = Limits { total: settings.max_workers, per_namespace: settings.max_workers_per_namespace };
-    let world = Arc::new(World { scopes, storage_classes, turns: Turns::new(limits), index: Mutex::default() });
+    let world = Arc::new(World {
+        scopes,
+        storage_classes,
+        turns: Turns::new(limits),
+        progress: Board::default(),
+        index: Mutex::default(),
+    });
     let scraped = Arc::clone(&world);
     let shared = Shared {
         recorder: Recorder::new(client.clone(), Reporter::from(FIELD_MANAGER)),
@@ -240,6 +248,12 @@ impl World {
         there.map(|(uid, _)| uid.clone()).collect()
     }
 
+    /// Forgets what pods told that the caches no longer show.
+    pub fn forget_lost_pods(&self) {
+        let pods = self.scopes.iter().flat_map(|scope| scope.pods.state());
+        self.progress.keep(&pods.filter_map(|pod| pod.uid()).collect());
+    }
+
     /// Unfinished worker Jobs in the cache.
     #[must_use]
     pub fn running(&self) -> BTreeSet<JobKey> {
@@ -269,11 +283,16 @@ impl World {
             }
             retained_claims += scope.claims.state_filter(|claim| self.is_retained(claim)).len();
         }
+        let totals = self.progress.totals(Timestamp::now());
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         Gauges {
             checkpoints,
             retained_claims: i64::try_from(retained_claims).unwrap_or(i64::MAX),
             queued: i64::try_from(self.turns.waiting()).unwrap_or(i64::MAX),
             workers: i64::try_from(self.running().len()).unwrap_or(i64::MAX),
+            telling_workers: signed(totals.workers),
+            bytes_per_second: signed(totals.rate),
+            bytes_left: signed(totals.left),
         }
     }
 

@@ -23,8 +23,8 @@ pub enum Error {
         /// How long.
         deadline: Duration,
     },
-    /// The address of probes and metrics cannot be listened on.
-    #[error("cannot serve probes and metrics on {address}: {source}")]
+    /// An address for probes and metrics, or for what workers tell, cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
         address: SocketAddr,

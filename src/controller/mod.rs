@@ -10,6 +10,7 @@ mod context;
 mod error;
 mod observe;
 mod orphans;
+mod progress;
 mod reconcile;
 #[cfg(test)]
 mod testing;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub concurrency: u16,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub listen: SocketAddr,
+    /// Where workers tell how far they are; none when nobody listens.
+    pub progress: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -75,6 +78,7 @@ impl Default for Settings {
             max_workers_per_namespace: 8,
             concurrency: 16,
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            progress: None,
         }
     }
 }
@@ -95,8 +99,11 @@ async fn run_with(
     planner: Planner,
 ) -> Result<(), Error> {
     let (shared, feeds, classes) = context::build(client, &settings, planner);
-    let address = settings.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let listener = listen(settings.listen).await?;
+    let progress_listener = match settings.progress {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let router = health::router(Arc::clone(&shared.health), Arc::clone(&shared.metrics));
     let mut background = JoinSet::new();
     background.spawn(axum::serve(listener, router).into_future().map(drop));
@@ -124,12 +131,20 @@ async fn run_with(
             return Ok(());
         }
         background.spawn(sweep_often(Arc::clone(&shared)));
+        // Not before the caches show which pods are workers.
+        if let Some(listener) = progress_listener {
+            background.spawn(progress::serve(Arc::clone(&shared), listener, progress::Limits::default()));
+        }
         reconcile_all(&shared, queues, &shutdown, &mut background).await
     };
     tokio::select! {
         result = work => result,
         () = beats => Ok(()),
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }
 
 /// Waits until the API server serves Checkpoints; false when the shutdown comes first.

@@ -73,6 +73,7 @@ pub async fn world(shared: &Shared, scope: &Scope, checkpoint: Checkpoint) -> Re
         source_pods,
         storage_classes: owned(shared.world.storage_classes.state()),
         live_uids: shared.world.live_uids(&namespace),
+        progress: shared.world.progress.view(&uid),
         claims,
         checkpoint,
         ..Observed::default()

@@ -102,7 +102,7 @@ async fn with_controller(server: &Server, settings: Settings, planner: Planner, 
     assert_covered(&server.calls());
 }
 
-fn assert_covered(calls: &[Call]) {
+pub fn assert_covered(calls: &[Call]) {
     for call in calls {
         let known = API_CALLS.iter().any(|known| {
             known.group == call.group && known.resource == call.resource && known.verbs.contains(&&*call.verb)

@@ -79,7 +79,14 @@ pub fn follow_scope(shared: &Arc<Shared>, number: usize, feed: Feed) -> (Queue, 
         })
         .boxed(),
         follow(Arc::clone(shared), "pods", pods, feed.pods, prune, move |seen| {
-            on_pod(&|shared, scope| child_seen(shared, scope, &seen));
+            on_pod(&|shared, scope| {
+                match &seen {
+                    Seen::Applied(_) => {}
+                    Seen::Deleted(pod) => shared.world.progress.forget(&pod.uid().unwrap_or_default()),
+                    Seen::Listed => shared.world.forget_lost_pods(),
+                }
+                child_seen(shared, scope, &seen);
+            });
         })
         .boxed(),
         follow(Arc::clone(shared), "persistentvolumeclaims", claims, feed.claims, prune, move |seen| {

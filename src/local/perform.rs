@@ -33,7 +33,12 @@ impl Perform for InProcess {
         progress: &'a ProgressSink,
         cancel: CancellationToken,
     ) -> BoxFuture<'a, Report> {
-        worker::perform(task, mounts, progress, cancel).boxed()
+        let mut task = task.clone();
+        // On one machine, several workers would only share its network and its disk.
+        if let Some(load) = &mut task.load {
+            load.workers = 1;
+        }
+        async move { worker::perform(&task, mounts, progress, cancel).await }.boxed()
     }
 }
 

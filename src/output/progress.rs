@@ -11,14 +11,14 @@ use crate::{
     contract::{Outcome, Report, Transfer},
     local::Display,
     plan::quantity::human,
-    worker::Progress as Amounts,
+    worker::{Meter, Pace, Progress as Amounts},
 };
 
 use super::table::{count, duration};
 
 /// How often plain lines say how far a task is.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
-const BYTES: &str = "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
+const BYTES: &str = "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {prefix}";
 const COUNTS: &str = "{msg} [{bar:30}] {pos}/{len} files";
 const SPINNER: &str = "{spinner} {msg}";
 
@@ -35,10 +35,9 @@ struct Task {
     bar: ProgressBar,
     template: &'static str,
     what: String,
+    meter: Meter,
     begun: Instant,
     said: Instant,
-    /// Bytes that need not be fetched.
-    at_hand: u64,
 }
 
 impl Progress {
@@ -49,9 +48,9 @@ impl Progress {
             bar: ProgressBar::hidden(),
             template: "",
             what: String::new(),
+            meter: Meter::default(),
             begun: Instant::now(),
             said: Instant::now(),
-            at_hand: 0,
         };
         Self { terminal, results, task: Mutex::new(task) }
     }
@@ -76,6 +75,7 @@ impl Display for Progress {
     fn begin(&self, what: &str) {
         let mut task = self.task();
         what.clone_into(&mut task.what);
+        task.meter = Meter::default();
         task.begun = Instant::now();
         task.said = task.begun;
         if self.terminal {
@@ -89,21 +89,13 @@ impl Display for Progress {
 
     fn progress(&self, amounts: Amounts) {
         let mut task = self.task();
+        let pace = task.meter.observe(Instant::now(), &amounts);
         if self.terminal {
             if amounts.bytes_total > 0 {
                 task.draw(BYTES);
-                // What an earlier run had left is no part of the rate.
-                if task.bar.length() != Some(amounts.bytes_total) {
-                    task.bar.set_length(amounts.bytes_total);
-                    task.at_hand = 0;
-                }
-                // So is what was taken from an earlier checkpoint.
-                let at_hand = amounts.bytes_kept + amounts.bytes_reused;
-                if std::mem::replace(&mut task.at_hand, at_hand) != at_hand {
-                    task.bar.set_position(amounts.bytes_done);
-                    task.bar.reset_eta();
-                }
+                task.bar.set_length(amounts.bytes_total);
                 task.bar.set_position(amounts.bytes_done);
+                task.bar.set_prefix(speed(pace));
             } else if amounts.files_total > 0 {
                 task.draw(COUNTS);
                 task.bar.set_length(amounts.files_total);
@@ -113,7 +105,7 @@ impl Display for Progress {
             }
         } else if task.said.elapsed() >= LINE_INTERVAL {
             task.said = Instant::now();
-            if let Some(line) = line(amounts, task.begun.elapsed()) {
+            if let Some(line) = line(amounts, pace) {
                 eprintln!("{}: {line}", task.what);
             }
         }
@@ -164,21 +156,22 @@ fn moved(transfer: &Transfer) -> String {
     out
 }
 
-/// How far a task is, and how long it will take at the mean rate so far.
-fn line(amounts: Amounts, elapsed: Duration) -> Option<String> {
+/// How far a task is, and how long it will take at its pace.
+fn line(amounts: Amounts, pace: Pace) -> Option<String> {
     if amounts.bytes_total == 0 {
         return (amounts.files_total > 0)
             .then(|| format!("{} of {} files", count(amounts.files_done), count(amounts.files_total)));
     }
-    let moved = amounts.bytes_done.saturating_sub(amounts.bytes_kept).saturating_sub(amounts.bytes_reused);
-    let rate = moved as f64 / elapsed.as_secs_f64().max(0.001);
-    let left = amounts.bytes_total.saturating_sub(amounts.bytes_done) as f64 / rate;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
-    let rate = rate as u64;
-    let left = Duration::try_from_secs_f64(left).map_or_else(|_| "?".to_owned(), duration);
     let (done, total) = (human(amounts.bytes_done), human(amounts.bytes_total));
     let percent = u128::from(amounts.bytes_done) * 100 / u128::from(amounts.bytes_total);
-    Some(format!("{done} of {total} ({percent}%), {}/s, {left} left", human(rate)))
+    Some(format!("{done} of {total} ({percent}%), {}", speed(pace)))
+}
+
+/// Rate and time left.
+fn speed(pace: Pace) -> String {
+    let rate = pace.bytes_per_second.map_or_else(|| "?".to_owned(), human);
+    let left = pace.remaining_seconds.map_or_else(|| "?".to_owned(), |left| duration(Duration::from_secs(left)));
+    format!("{rate}/s, {left} left")
 }
 
 #[cfg(test)]
@@ -188,18 +181,15 @@ mod tests {
     #[test]
     fn lines_tell_rate_and_time_left() {
         let amounts = Amounts { bytes_done: 3 << 20, bytes_total: 13 << 20, bytes_kept: 1 << 20, ..Amounts::default() };
-        let shown = line(amounts, Duration::from_secs(2)).unwrap();
-        assert_eq!(shown, "3.0 MiB of 13.0 MiB (23%), 1.0 MiB/s, 10s left");
-        let reused = Amounts { bytes_done: 4 << 20, bytes_total: 14 << 20, bytes_reused: 1 << 20, ..amounts };
-        assert_eq!(
-            line(reused, Duration::from_secs(2)).unwrap(),
-            "4.0 MiB of 14.0 MiB (28%), 1.0 MiB/s, 10s left",
-            "what was taken is done, and no part of the rate"
-        );
-        let shown = line(Amounts { bytes_total: 5, ..Amounts::default() }, Duration::ZERO).unwrap();
-        assert_eq!(shown, "0 B of 5 B (0%), 0 B/s, ? left");
-        assert_eq!(line(Amounts { files_total: 2, ..Amounts::default() }, Duration::ZERO).unwrap(), "0 of 2 files");
-        assert_eq!(line(Amounts::default(), Duration::ZERO), None);
+        let pace = Pace { bytes_per_second: Some(1 << 20), remaining_seconds: Some(10) };
+        assert_eq!(line(amounts, pace).unwrap(), "3.0 MiB of 13.0 MiB (23%), 1.0 MiB/s, 10s left");
+        let beginning = line(Amounts { bytes_total: 5, ..Amounts::default() }, Pace::default()).unwrap();
+        assert_eq!(beginning, "0 B of 5 B (0%), ?/s, ? left");
+        let hangs = Pace { bytes_per_second: Some(0), remaining_seconds: None };
+        assert_eq!(line(amounts, hangs).unwrap(), "3.0 MiB of 13.0 MiB (23%), 0 B/s, ? left");
+        let files = Amounts { files_total: 2, ..Amounts::default() };
+        assert_eq!(line(files, Pace::default()).unwrap(), "0 of 2 files");
+        assert_eq!(line(Amounts::default(), Pace::default()), None);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) fn adopt(
     }
     let inputs = names::hash(&("verify", publication, &claim.metadata.uid));
     let placement = volume.volume.placement.as_ref();
-    let launch = worker_job::launch_hash(scene.checkpoint, placement, None, None);
+    let launch = worker_job::launch_hash(scene.checkpoint, placement, None, 1, None);
     let job = current_job(scene, draft, volume, TaskKind::Verify, &inputs, &launch, status.recorded_attempt);
     if let Some(job) = job {
         status.attempt = attempt::number(job);
@@ -92,6 +92,7 @@ fn take_verification(scene: &Scene<'_>, draft: &mut Draft, inputs: &str, ended: 
         status.inputs = Some(inputs.to_owned());
         status.failures = 0;
         status.bytes_done = status.bytes_total;
+        status.remaining_seconds = None;
         set(
             status,
             Phase::Publishing,

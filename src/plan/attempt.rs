@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 
 use crate::{
     api::{ANNOTATION_ATTEMPT, ANNOTATION_CLAIM, ANNOTATION_INPUTS, LABEL_ROLE},
-    contract::{Outcome, Reason, Report, TaskKind, report::clean},
+    contract::{Outcome, Reason, Report, TaskKind, exit, report::clean},
 };
 
 use super::{Config, Observed, worker_job};
@@ -101,16 +101,49 @@ pub fn look(observed: &Observed, job: &Job, kind: TaskKind, now: Timestamp) -> A
     let mut pods: Vec<_> = pods_of(observed, job).collect();
     pods.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
     let at = end.last_transition_time.as_ref().map_or(now, |time| time.0);
-    let terminated = pods.last().and_then(|pod| terminated(pod));
-    if terminated.is_none() && now.duration_since(at) < LAG {
+    let last = if worker_job::is_split(job) {
+        last_of_several(kind, &pods, end.type_ == "Complete")
+    } else {
+        pods.last().and_then(|pod| terminated(pod)).map(|state| (state, read(kind, state)))
+    };
+    if last.is_none() && now.duration_since(at) < LAG {
         return Attempt::Ending;
     }
-    let at = terminated.and_then(|state| state.finished_at.as_ref()).map_or(at, |time| time.0);
-    let report = terminated.map_or_else(
-        || died(kind, format!("the worker's pod is gone: {}", end.message.as_deref().unwrap_or("deleted or evicted"))),
-        |state| read(kind, state),
-    );
+    let at = last.as_ref().and_then(|(state, _)| state.finished_at.as_ref()).map_or(at, |time| time.0);
+    let gone =
+        || died(kind, format!("the worker's pod is gone: {}", end.message.as_deref().unwrap_or("deleted or evicted")));
+    let report = last.map_or_else(gone, |(_, report)| report);
     Attempt::Ended(Box::new(Ended { at, report }))
+}
+
+/// Of several workers that loaded a share each, the one that speaks for all: the one that found the whole complete, or the one whose
+/// failure ended the others. What each of them transferred is added up.
+fn last_of_several<'a>(
+    kind: TaskKind,
+    pods: &[&'a Pod],
+    complete: bool,
+) -> Option<(&'a ContainerStateTerminated, Report)> {
+    let ended = pods.iter().filter_map(|pod| terminated(pod)).map(|state| (state, read(kind, state)));
+    let ended: Vec<_> = ended.collect();
+    let speaks = |(state, report): &&(&ContainerStateTerminated, Report)| {
+        if complete {
+            return report.outcome == Outcome::Good && report.digest.is_some();
+        }
+        report.outcome == Outcome::Failed && exit::TERMINAL.contains(&state.exit_code)
+    };
+    let failed = |(_, report): &&(&ContainerStateTerminated, Report)| !complete && report.outcome != Outcome::Good;
+    let by_end = |(state, _): &&(&ContainerStateTerminated, Report)| state.finished_at.as_ref().map(|time| time.0);
+    let chosen = ended.iter().filter(speaks).max_by_key(by_end);
+    let (state, report) = chosen.or_else(|| ended.iter().filter(failed).max_by_key(by_end))?;
+    let mut report = report.clone();
+    if let Some(whole) = &mut report.transfer {
+        let each = || ended.iter().filter_map(|(_, report)| report.transfer.as_ref());
+        whole.bytes_fetched = each().map(|share| share.bytes_fetched).sum();
+        whole.bytes_reused = each().map(|share| share.bytes_reused).sum();
+        whole.bytes_kept = whole.bytes.saturating_sub(whole.bytes_fetched.saturating_add(whole.bytes_reused));
+        whole.milliseconds = each().map(|share| share.milliseconds).max().unwrap_or_default();
+    }
+    Some((state, report))
 }
 
 fn is_final(condition: &k8s_openapi::api::batch::v1::JobCondition) -> bool {

@@ -159,7 +159,7 @@ fn current_job<'a>(scene: &Scene<'a>, draft: &mut Draft, inputs: &str, drift_inp
 
 fn launch(scene: &Scene<'_>) -> String {
     let node = source_claim::check(scene).ok().flatten();
-    worker_job::launch_hash(scene.checkpoint, None, node.as_deref(), None)
+    worker_job::launch_hash(scene.checkpoint, None, node.as_deref(), 1, None)
 }
 
 fn recorded(draft: &Draft) -> i64 {

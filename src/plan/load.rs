@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     attempt::{self, Attempt, Ended},
-    backoff, names, publish,
+    backoff, names, progress, publish,
     scene::{Draft, Scene, Start, State, Truth, count, time},
     sibling::{self, Sibling},
     source_claim, staging,
@@ -99,7 +99,8 @@ fn work(
     let node = source_claim::check(scene).ok().flatten();
     let Sibling { claim: reuse, node } = sibling::choose(scene, draft, volume, staging, inputs, node, status);
     let placement = volume.volume.placement.as_ref();
-    let launch = worker_job::launch_hash(scene.checkpoint, placement, node.as_deref(), reuse.as_deref());
+    let reuse_hash = reuse.as_deref();
+    let launch = worker_job::launch_hash(scene.checkpoint, placement, node.as_deref(), volume.workers(), reuse_hash);
     let job = current_job(scene, draft, volume, TaskKind::Load, inputs, &launch, status.recorded_attempt);
     if let Some(job) = job {
         status.attempt = attempt::number(job);
@@ -183,6 +184,9 @@ pub(super) fn load_task(
             filter: volume.filter.clone(),
             digest: digest.or(pin),
             reuse_from: None,
+            workers: if kind == TaskKind::Load { volume.workers() } else { 1 },
+            worker: 0,
+            group: String::new(),
         }),
     }
 }
@@ -221,6 +225,7 @@ pub(super) fn follow(
         TaskKind::Verify => (Phase::Verifying, Reason::Verifying, "a worker hashes the files of the retained claim"),
         _ => (Phase::Loading, Reason::Loading, "a worker loads the files into the staging volume"),
     };
+    progress::note(scene, draft, job, status);
     match attempt::look(scene.observed, job, kind, scene.now) {
         Attempt::Ended(ended) => {
             draft.count(&ended.report);
@@ -275,6 +280,7 @@ fn take_load(
         status.fingerprint = Some(fingerprint.to_owned());
         status.digest = Some(digest.clone());
         status.bytes_done = status.bytes_total;
+        status.remaining_seconds = None;
         status.failures = 0;
         let message = "the files are loaded and judged; the volume is being handed to the claim";
         set(status, Phase::Publishing, &State::unknown(Reason::WaitingForVolume, message));

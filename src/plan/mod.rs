@@ -1,6 +1,9 @@
 //! Decides what to do next for one Checkpoint: `(Config, Observed, now) -> Plan`. Pure, no I/O: no client, clock or environment.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -27,6 +30,7 @@ mod conditions;
 mod inspection;
 mod load;
 pub mod names;
+pub mod progress;
 mod publish;
 pub mod quantity;
 mod scene;
@@ -52,6 +56,8 @@ pub struct Config {
     pub worker_image_pull_policy: Option<String>,
     /// Defaults for `spec.worker`.
     pub worker: Worker,
+    /// The base URL to which workers tell how far they are; none when nobody listens.
+    pub progress_url: Option<String>,
 }
 
 /// The world as far as one Checkpoint is concerned, read before planning.
@@ -63,6 +69,8 @@ pub struct Observed {
     pub jobs: Vec<Job>,
     /// Pods that carry the Checkpoint's UID as their label.
     pub pods: Vec<Pod>,
+    /// What workers last told of how far they are, by the UID of their pod. Never complete: there may be no way to us.
+    pub progress: BTreeMap<String, progress::Told>,
     /// Events of those Jobs that have no pod and are not finished.
     pub job_events: Vec<JobEvent>,
     /// Claims that carry the Checkpoint's UID as their label, and those that [`interests`] names, whoever owns them.

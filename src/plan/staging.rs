@@ -88,6 +88,8 @@ fn make_staging(
         set(status, Phase::Failed, &State::failed(Reason::StorageClassNotFound, message));
         return;
     }
+    // Whatever an earlier volume held is not in this one.
+    status.bytes_done = None;
     let claim = claims::staging(scene.checkpoint, volume, name.to_owned(), size);
     let action = Action::CreateClaim(Box::new(claim));
     let refusal = scene.refusal(&action.object());

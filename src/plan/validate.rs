@@ -62,6 +62,12 @@ pub struct VolumeIntent {
 }
 
 impl VolumeIntent {
+    /// How many pods load the volume together.
+    #[must_use]
+    pub fn workers(&self) -> u32 {
+        self.volume.parallelism.unwrap_or(1).max(1)
+    }
+
     /// The access modes of the target claim.
     #[must_use]
     pub fn access_modes(&self) -> Vec<AccessMode> {
@@ -132,6 +138,9 @@ pub fn validate(checkpoint: &Checkpoint) -> Result<Intent, InvalidSpec> {
     Ok(Intent { source, uri, inline, volumes, revalidate_every })
 }
 
+/// Most pods that load a volume together.
+const MOST_WORKERS: u32 = 64;
+
 fn check_volume(volume: &Volume) -> Result<VolumeIntent, String> {
     if !is_dns_label(&volume.claim_name) {
         return Err(format!("claimName: {:?} is not a name that Kubernetes accepts", volume.claim_name));
@@ -160,6 +169,15 @@ fn check_volume(volume: &Volume) -> Result<VolumeIntent, String> {
     let modes = &volume.access_modes;
     if modes.contains(&AccessMode::ReadWriteOncePod) && modes.len() > 1 {
         return Err("accessModes: ReadWriteOncePod cannot be combined with other modes".to_owned());
+    }
+    let workers = volume.parallelism.unwrap_or(1);
+    if !(1..=MOST_WORKERS).contains(&workers) {
+        return Err(format!("parallelism: {workers} is not between 1 and {MOST_WORKERS}"));
+    }
+    if workers > 1 && !modes.contains(&AccessMode::ReadWriteMany) {
+        return Err("parallelism needs a volume that several pods can write: add ReadWriteMany to accessModes, of a \
+                    storage class that has it"
+            .to_owned());
     }
     Ok(VolumeIntent { volume: volume.clone(), filter_hash: filter_hash(&filter), filter, size })
 }

@@ -34,6 +34,11 @@ pub(super) fn set(status: &mut VolumeStatus, phase: Phase, state: &State) {
     if phase != Phase::Published {
         status.persistent_volume = None;
     }
+    if matches!(phase, Phase::Pending | Phase::Failed) {
+        // Nothing moves.
+        status.bytes_per_second = None;
+        status.remaining_seconds = None;
+    }
 }
 
 /// Deletes the volume's Jobs, except the one to keep.

@@ -12,8 +12,8 @@ use k8s_openapi::{
         core::v1::{
             Affinity, Capabilities, ConfigMapVolumeSource, Container, EnvVar, KeyToPath, LocalObjectReference,
             NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource,
-            PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecretVolumeSource,
-            SecurityContext, Volume, VolumeMount,
+            PodSecurityContext, PodSpec, PodTemplateSpec, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+            SecretVolumeSource, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
@@ -24,7 +24,7 @@ use crate::{
         ANNOTATION_ATTEMPT, ANNOTATION_CHECKPOINT, ANNOTATION_CLAIM, ANNOTATION_INPUTS, ANNOTATION_REVALIDATE, Amount,
         Checkpoint, Placement, ResourceAmounts, Worker,
     },
-    contract::{Source, Task, TaskKind, environment, exit},
+    contract::{Source, Task, TaskKind, environment, exit, progress},
 };
 
 use super::{
@@ -32,6 +32,8 @@ use super::{
     names::{self, Role},
 };
 
+/// How often Kubernetes replaces one of several workers before the attempt counts as failed.
+const RESTARTS_OF_A_WORKER: i32 = 4;
 /// Name of the container in worker pods.
 pub const CONTAINER: &str = "worker";
 /// Annotation with the hash of how the pod is to be started: a Job whose pod has not started is replaced when it changes.
@@ -66,16 +68,22 @@ pub struct JobRequest<'a> {
     pub revalidate: Option<String>,
 }
 
-/// Hash of what decides whether a pod can start: the user's worker settings, service account and placement, and the claim that
-/// files are taken from.
+/// Hash of what decides whether pods can start and how many: the user's worker settings, service account, placement, parallelism,
+/// and the claim that files are taken from.
 #[must_use]
 pub fn launch_hash(
     checkpoint: &Checkpoint,
     placement: Option<&Placement>,
     node: Option<&str>,
+    workers: u32,
     reuse: Option<&str>,
 ) -> String {
-    names::hash(&(&checkpoint.spec.worker, &checkpoint.spec.service_account_name, placement, node, reuse))
+    let pod = (&checkpoint.spec.worker, &checkpoint.spec.service_account_name, placement, node);
+    match reuse {
+        Some(claim) => names::hash(&(pod, workers, claim)),
+        None if workers > 1 => names::hash(&(pod, workers)),
+        None => names::hash(&pod),
+    }
 }
 
 /// Hash of what the installation decides about how a pod starts: the image and the defaults of `spec.worker`.
@@ -90,7 +98,8 @@ pub fn build(config: &Config, request: &JobRequest<'_>) -> Job {
     let checkpoint = request.checkpoint;
     let uid = checkpoint.metadata.uid.as_deref().unwrap_or_default();
     let kind = request.task.kind;
-    let launch = launch_hash(checkpoint, request.placement, request.node.as_deref(), request.reuse.as_deref());
+    let workers = request.task.load.as_ref().map_or(1, |load| load.workers);
+    let launch = launch_hash(checkpoint, request.placement, request.node.as_deref(), workers, request.reuse.as_deref());
     let mut annotations = vec![
         (ANNOTATION_INPUTS, request.inputs.clone()),
         (ANNOTATION_ATTEMPT, request.attempt.to_string()),
@@ -100,19 +109,33 @@ pub fn build(config: &Config, request: &JobRequest<'_>) -> Job {
     annotations.extend(request.target.map(|claim| (ANNOTATION_CLAIM, claim.to_owned())));
     annotations.extend(request.revalidate.clone().map(|value| (ANNOTATION_REVALIDATE, value)));
     let name = names::job(uid, kind, &format!("{}/{launch}", request.inputs), request.attempt);
-    Job {
-        metadata: names::metadata(checkpoint, name, Role::Worker(kind), annotations),
-        spec: Some(JobSpec {
-            // Every attempt is a Job of its own: status counts them and says when the next one starts.
-            backoff_limit: Some(0),
-            completions: Some(1),
-            parallelism: Some(1),
-            pod_failure_policy: Some(failure_policy()),
-            template: pod_template(config, request),
-            ..JobSpec::default()
-        }),
-        status: None,
+    let mut request = request.clone();
+    if let Some(load) = request.task.load.as_mut().filter(|_| workers > 1) {
+        load.group.clone_from(&name);
     }
+    let spec = JobSpec {
+        completions: i32::try_from(workers).ok(),
+        parallelism: i32::try_from(workers).ok(),
+        pod_failure_policy: Some(failure_policy()),
+        template: pod_template(config, &request),
+        ..JobSpec::default()
+    };
+    let spec = if workers > 1 {
+        // The other workers go on when one of them dies: its share is begun again where it was.
+        let completion_mode = Some("Indexed".to_owned());
+        JobSpec { completion_mode, backoff_limit_per_index: Some(RESTARTS_OF_A_WORKER), ..spec }
+    } else {
+        // Every attempt is a Job of its own: status counts them and says when the next one starts.
+        JobSpec { backoff_limit: Some(0), ..spec }
+    };
+    let metadata = names::metadata(checkpoint, name, Role::Worker(kind), annotations);
+    Job { metadata, spec: Some(spec), status: None }
+}
+
+/// Whether a Job has several workers, each with a share.
+#[must_use]
+pub fn is_split(job: &Job) -> bool {
+    job.spec.as_ref().and_then(|spec| spec.completion_mode.as_deref()) == Some("Indexed")
 }
 
 /// Disruptions (drain, preemption, eviction by taint) are not the task's fault and cost no attempt.
@@ -176,7 +199,7 @@ fn pod_spec(config: &Config, request: &JobRequest<'_>, own: &Worker) -> PodSpec 
     let pull_secrets =
         if own.image_pull_secrets.is_empty() { &default.image_pull_secrets } else { &own.image_pull_secrets };
     let fs_group = own.fs_group.or(default.fs_group);
-    let (volumes, mounts) = volumes(request);
+    let (volumes, mounts) = volumes(config, request);
     PodSpec {
         affinity: affinity(placement, request.node.as_deref()),
         automount_service_account_token: Some(false),
@@ -210,6 +233,10 @@ fn container(config: &Config, request: &JobRequest<'_>, own: &Worker, mounts: Ve
     let mut env = vec![EnvVar { name: environment::TASK.to_owned(), value: encode(&task), ..EnvVar::default() }];
     if let Some(text) = request.inline {
         env.push(EnvVar { name: environment::INLINE.to_owned(), value: encode(text.as_bytes()), ..EnvVar::default() });
+    }
+    if let Some(url) = progress_url(config, request) {
+        let value = Some(url.to_owned());
+        env.push(EnvVar { name: environment::PROGRESS_URL.to_owned(), value, ..EnvVar::default() });
     }
     Container {
         name: CONTAINER.to_owned(),
@@ -274,7 +301,24 @@ fn affinity(placement: Option<&Placement>, node: Option<&str>) -> Option<Affinit
     affinity
 }
 
-fn volumes(request: &JobRequest<'_>) -> (Vec<Volume>, Vec<VolumeMount>) {
+/// Where the worker tells how far it is. The status of a volume has a place for it; that of an inspection has none.
+fn progress_url<'a>(config: &'a Config, request: &JobRequest<'_>) -> Option<&'a str> {
+    config.progress_url.as_deref().filter(|_| request.task.kind != TaskKind::Inspect)
+}
+
+/// A token for the controller's progress endpoint alone: the API server and everybody else refuse its audience.
+fn progress_token() -> Volume {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(progress::AUDIENCE.to_owned()),
+        expiration_seconds: Some(progress::TOKEN_SECONDS),
+        path: progress::TOKEN_NAME.to_owned(),
+    };
+    let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
+    let projected = ProjectedVolumeSource { sources: Some(vec![source]), default_mode: None };
+    Volume { projected: Some(projected), ..Volume::default() }
+}
+
+fn volumes(config: &Config, request: &JobRequest<'_>) -> (Vec<Volume>, Vec<VolumeMount>) {
     let mut volumes = Vec::new();
     let mut mounts = Vec::new();
     let mut add = |name: &str, path: &str, read_only: bool, volume: Volume| {
@@ -320,6 +364,9 @@ fn volumes(request: &JobRequest<'_>) -> (Vec<Volume>, Vec<VolumeMount>) {
     }
     if let Some(claim_name) = &request.reuse {
         add("reuse", environment::REUSE_MOUNT, true, claim(claim_name, true));
+    }
+    if progress_url(config, request).is_some() {
+        add("progress", environment::PROGRESS_MOUNT, true, progress_token());
     }
     if let Some((claim_name, read_only)) = &request.volume {
         add("volume", environment::VOLUME_MOUNT, *read_only, claim(claim_name, *read_only));

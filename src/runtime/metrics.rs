@@ -61,6 +61,27 @@ pub enum ErrorClass {
     Internal,
 }
 
+/// What became of a worker's message about how far it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Heard {
+    /// It was taken.
+    Taken,
+    /// There was no token, or it is not one for this endpoint, or nobody vouches for it.
+    Unauthenticated,
+    /// The pod is no worker that is known here.
+    Unknown,
+    /// It is not a message, or not a sensible one.
+    Invalid,
+    /// A later one came before.
+    Overtaken,
+    /// The worker told something a moment ago.
+    TooOften,
+    /// Too many came at once, or one took too long.
+    Busy,
+    /// The API server could not be asked.
+    Unavailable,
+}
+
 /// Values that are computed at each scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
@@ -72,6 +93,12 @@ pub struct Gauges {
     pub queued: i64,
     /// Worker Jobs that are not finished.
     pub workers: i64,
+    /// Workers that told within the last minute how far they are.
+    pub telling_workers: i64,
+    /// Bytes per second, of all of them.
+    pub bytes_per_second: i64,
+    /// Bytes that they have not done yet.
+    pub bytes_left: i64,
 }
 
 /// All metrics of the process.
@@ -83,6 +110,7 @@ pub struct Metrics {
     errors: Family<ClassLabel, Counter>,
     results: Family<ResultLabel, Counter>,
     bytes_fetched: Counter,
+    progress_messages: Family<OutcomeLabel, Counter>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -121,6 +149,7 @@ impl Metrics {
             errors: Family::default(),
             results: Family::default(),
             bytes_fetched: Counter::default(),
+            progress_messages: Family::default(),
             registry: Registry::default(),
         };
         registry.register("reconciles", "Reconciles by how they ended", metrics.reconciles.clone());
@@ -128,6 +157,11 @@ impl Metrics {
         registry.register("errors", "Errors by class", metrics.errors.clone());
         registry.register("worker_results", "Results of worker Jobs", metrics.results.clone());
         registry.register("bytes_fetched", "Bytes that workers read from sources", metrics.bytes_fetched.clone());
+        registry.register(
+            "progress_messages",
+            "What workers told of how far they are, by what became of it",
+            metrics.progress_messages.clone(),
+        );
         registry.register("build", "The build", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         registry.register_collector(Box::new(Scrape(Box::new(gauges))));
         Self { registry, ..metrics }
@@ -148,6 +182,11 @@ impl Metrics {
     pub fn result(&self, task: &'static str, outcome: &'static str, bytes_fetched: u64) {
         self.results.get_or_create(&ResultLabel { task, outcome }).inc();
         self.bytes_fetched.inc_by(bytes_fetched);
+    }
+
+    /// Counts what a worker told.
+    pub fn heard(&self, heard: Heard) {
+        self.progress_messages.get_or_create(&OutcomeLabel { outcome: heard.as_str() }).inc();
     }
 
     /// All metrics as OpenMetrics text.
@@ -182,6 +221,21 @@ impl Reconciled {
             Self::Gone => "gone",
             Self::Undecodable => "undecodable",
             Self::Failed => "failed",
+        }
+    }
+}
+
+impl Heard {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Unknown => "unknown",
+            Self::Invalid => "invalid",
+            Self::Overtaken => "overtaken",
+            Self::TooOften => "too_often",
+            Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -225,6 +279,9 @@ impl Collector for Scrape {
             ("retained_claims", "Claims with published data of Checkpoints that are gone", gauges.retained_claims),
             ("queued", "Checkpoints that wait for their turn", gauges.queued),
             ("workers", "Worker Jobs that are not finished", gauges.workers),
+            ("progress_workers", "Workers that told within the last minute how far they are", gauges.telling_workers),
+            ("progress_bytes_per_second", "Rate of all these workers", gauges.bytes_per_second),
+            ("progress_bytes_left", "Bytes that these workers have not done yet", gauges.bytes_left),
         ];
         for (name, help, value) in singles {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
@@ -244,11 +301,16 @@ mod tests {
             retained_claims: 1,
             queued: 2,
             workers: 4,
+            telling_workers: 5,
+            bytes_per_second: 6,
+            bytes_left: 7,
         });
         metrics.timer().outcome = Reconciled::Changed;
         drop(metrics.timer());
         metrics.error(ErrorClass::Timeout);
         metrics.result("load", "good", 7);
+        metrics.heard(Heard::Taken);
+        metrics.heard(Heard::TooOften);
         let text = metrics.encode().unwrap();
         for line in [
             r#"checkpoint_operator_reconciles_total{outcome="changed"} 1"#,
@@ -261,6 +323,11 @@ mod tests {
             "checkpoint_operator_retained_claims 1",
             "checkpoint_operator_queued 2",
             "checkpoint_operator_workers 4",
+            "checkpoint_operator_progress_workers 5",
+            "checkpoint_operator_progress_bytes_per_second 6",
+            "checkpoint_operator_progress_bytes_left 7",
+            r#"checkpoint_operator_progress_messages_total{outcome="taken"} 1"#,
+            r#"checkpoint_operator_progress_messages_total{outcome="too_often"} 1"#,
             "checkpoint_operator_build_info{version=",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

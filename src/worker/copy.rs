@@ -23,6 +23,7 @@ use super::{
     progress::ProgressSink,
     reuse::{Reuse, Taker},
     selection::Resume,
+    split::share::{Share, is_shared},
     transfer::{Destination, Event, Job, PartSums, Transfer, hash::PART, target::Target},
     volume::Workspace,
 };
@@ -44,25 +45,33 @@ pub(super) struct Shelf {
     present: Mutex<HashSet<String>>,
     /// Temporary names of files that an earlier attempt began, by their path.
     begun: Mutex<HashMap<String, String>>,
-    session: u32,
+    /// What temporary names begin with.
+    names: String,
     serial: AtomicU64,
 }
 
 impl Shelf {
-    pub(super) fn new(workspace: Workspace, journal: Journal, present: impl IntoIterator<Item = String>) -> Self {
+    /// `present` are the files that are there, `names` what temporary names are to begin with.
+    pub(super) fn new(
+        workspace: Workspace,
+        journal: Journal,
+        present: impl IntoIterator<Item = String>,
+        names: String,
+    ) -> Self {
+        let names = format!("{names}{:08x}", rand::random::<u32>());
         Self {
             workspace,
             journal: Mutex::new(journal),
             present: Mutex::new(present.into_iter().collect()),
             begun: Mutex::default(),
-            session: rand::random(),
+            names,
             serial: AtomicU64::new(0),
         }
     }
 
     /// A temporary name that no other attempt uses.
     fn name(&self) -> String {
-        format!("{:08x}-{}", self.session, self.serial.fetch_add(1, Ordering::Relaxed))
+        format!("{}-{}", self.names, self.serial.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A new file under a temporary name, with this much space set aside.
@@ -112,7 +121,11 @@ impl Destination for Shelf {
     fn target(&self, entry: &Entry, direct: bool) -> Result<Option<Target>, Failure> {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(&entry.path);
         let (name, file) = if let Some(name) = begun {
-            let file = self.workspace.reopen(&name, &entry.path)?;
+            let file = if is_shared(&name) {
+                self.workspace.reopen_or_create(&name, entry.size, &entry.path)?
+            } else {
+                self.workspace.reopen(&name, &entry.path)?
+            };
             (name, file)
         } else {
             self.blank(&entry.path, entry.size)?
@@ -226,20 +239,29 @@ impl Copier {
         entries: &[Entry],
         resume: &BTreeMap<String, Resume>,
         reuse: &Arc<Reuse>,
+        share: Option<&Share>,
     ) -> Result<Copied, Failure> {
         {
             let mut begun = self.shelf.begun.lock().unwrap_or_else(PoisonError::into_inner);
             begun.clear();
+            let shared = |entry: &Entry| {
+                let name = share.filter(|share| share.parts(&entry.path).is_some())?.shared_name(entry);
+                Some((entry.path.clone(), name))
+            };
+            begun.extend(entries.iter().filter_map(shared));
             begun.extend(resume.iter().map(|(path, resume)| (path.clone(), resume.temporary.clone())));
         }
+        let only = |entry: &Entry| share.and_then(|share| share.parts(&entry.path)).cloned();
         let kept = |entry: &Entry| {
             let parts = resume.get(&entry.path).map(|resume| resume.parts.values());
             parts.into_iter().flatten().filter_map(PartRecord::sums).collect()
         };
         let destination: Arc<dyn Destination> = Arc::clone(&self.shelf) as _;
         let (send, receive) = mpsc::channel(WAITING);
-        let (there, elsewhere): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| reuse.has(entry));
-        let elsewhere: Vec<_> = elsewhere.into_iter().map(|entry| Job { entry, kept: kept(entry) }).collect();
+        let (there, elsewhere): (Vec<_>, Vec<_>) =
+            entries.iter().partition(|entry| reuse.has(entry) && only(entry).is_none());
+        let elsewhere: Vec<_> =
+            elsewhere.into_iter().map(|entry| Job { entry, kept: kept(entry), only: only(entry) }).collect();
         let taker = Taker { reuse, storage: &*self.storage, progress: &self.progress, shelf: &self.shelf };
         let run = async {
             let (there, mut fetch) = taker.decide(there).await;

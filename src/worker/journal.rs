@@ -19,10 +19,11 @@ use super::{
         hash::{PART, PartHash},
         sums::Piece,
     },
+    volume::Workspace,
 };
 
-/// The journal's name below [`crate::contract::manifest::FOLDER`].
-pub(super) const NAME: &str = "journal";
+/// The journal's name below [`crate::contract::manifest::FOLDER`]; workers that load together have one each, with a number.
+const NAME: &str = "journal";
 const WHAT: &str = ".checkpoint/journal";
 const CHECK: usize = 16;
 
@@ -142,6 +143,27 @@ impl Past {
     }
 }
 
+impl Past {
+    /// Adds what another journal says of the same source, and returns what of it was news. Of two records of a file, one with a
+    /// version is worth more.
+    fn join(&mut self, other: Self) -> Vec<Line> {
+        let mut news = Vec::new();
+        for (path, record) in other.records {
+            let known = self.records.get(&path);
+            if known.is_none_or(|known| known.version.is_empty() && !record.version.is_empty()) {
+                self.earlier.remove(&path);
+                news.push(Line::File(record.clone()));
+                self.records.insert(path, record);
+            }
+        }
+        for (name, parts) in other.parts {
+            news.extend(parts.iter().cloned().map(Line::Part));
+            self.parts.entry(name).or_default().extend(parts);
+        }
+        news
+    }
+}
+
 /// An open journal.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -153,19 +175,7 @@ impl Journal {
     /// ours, but have no version.
     pub(super) fn open(mut file: File, uri: &str) -> Result<(Self, Past), Failure> {
         let fail = |error: std::io::Error| Failure::of_io(&error, WHAT);
-        let mut past = Past::default();
-        let mut good = 0;
-        let mut reader = BufReader::new(&file);
-        let mut text = Vec::new();
-        loop {
-            text.clear();
-            let length = reader.read_until(b'\n', &mut text).map_err(fail)?;
-            match parse(&text) {
-                Some(line) => past.add(line),
-                None => break,
-            }
-            good += length as u64;
-        }
+        let (mut past, good) = read(&file)?;
         file.set_len(good).map_err(fail)?;
         file.seek(SeekFrom::Start(good)).map_err(fail)?;
         let mut journal = Self { file };
@@ -190,6 +200,46 @@ impl Journal {
         self.file.write_all(&text).map_err(fail)?;
         self.file.sync_data().map_err(fail)
     }
+}
+
+/// What a journal says, and how many of its bytes are whole lines.
+fn read(file: &File) -> Result<(Past, u64), Failure> {
+    let mut past = Past::default();
+    let mut good = 0;
+    let mut reader = BufReader::new(file);
+    let mut text = Vec::new();
+    loop {
+        text.clear();
+        let length = reader.read_until(b'\n', &mut text).map_err(|error| Failure::of_io(&error, WHAT))?;
+        match parse(&text) {
+            Some(line) => past.add(line),
+            None => return Ok((past, good)),
+        }
+        good += length as u64;
+    }
+}
+
+/// Opens the journal of a worker that has this number, or that is alone, and reads what those of others say. Whoever is alone
+/// takes over what the others wrote: then there is one journal again.
+pub(super) fn of(workspace: &Workspace, worker: Option<u32>, uri: &str) -> Result<(Journal, Past), Failure> {
+    let own = worker.map_or_else(|| NAME.to_owned(), |worker| format!("{NAME}.{worker}"));
+    let (mut journal, mut past) = Journal::open(workspace.journal(&own)?, uri)?;
+    let numbered = format!("{NAME}.");
+    let is_other = |name: &String| *name != own && (name == NAME || name.starts_with(&numbered));
+    let others: Vec<String> = workspace.own_names()?.into_iter().filter(is_other).collect();
+    let mut news = Vec::new();
+    for name in &others {
+        let Some(file) = workspace.own_file(name)? else { continue };
+        let (mut other, _) = read(&file)?;
+        other.turn_to(uri.to_owned());
+        news.extend(past.join(other));
+    }
+    if worker.is_none() && !others.is_empty() {
+        workspace.step()?;
+        journal.append(&news)?;
+        others.iter().try_for_each(|name| workspace.remove_own(name))?;
+    }
+    Ok((journal, past))
 }
 
 fn check(json: &[u8]) -> String {

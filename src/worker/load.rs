@@ -16,22 +16,50 @@ use super::{
     copy::{Copied, Copier, Shelf},
     failure::{Failure, blocking},
     inspect::{of_verdict, pin_message, selectors},
-    journal::{Journal, Record},
+    journal::{self, Record},
     progress::{ProgressSink, Stage},
     reuse::{self, Reuse, donor},
     review::{Review, review},
     selection::{Inventory, Resume, Work, blocks},
+    split::{
+        self,
+        share::{Share, is_shared},
+    },
     transfer,
     volume::{Volume, Workspace},
 };
 
 /// How often files that turn out to be wrong are fetched.
-const ROUNDS: u32 = 2;
+pub(super) const ROUNDS: u32 = 2;
 /// The temporary name of a file that shows whether blocks can be shared.
 const PROBE: &str = "probe";
 
-/// Fills the volume and says what it holds. Files of the claim at `sibling` are taken where they are what is wanted.
+/// A volume that a load may write to, and what is to be done in it.
+pub(super) struct Prepared {
+    pub shelf: Arc<Shelf>,
+    pub work: Work,
+    pub reuse: Reuse,
+}
+
+/// Fills the volume and says what it holds, alone or as one of several workers. Files of the claim at `sibling` are taken where
+/// they are what is wanted.
 pub(super) async fn load(
+    task: &Task,
+    load: &LoadTask,
+    storage: &Arc<dyn Storage>,
+    volume: &Path,
+    sibling: Option<&Path>,
+    progress: &ProgressSink,
+) -> Result<Report, Failure> {
+    if load.workers > 1 {
+        split::load(task, load, storage, volume, sibling, progress).await
+    } else {
+        whole(task, load, storage, volume, sibling, progress).await
+    }
+}
+
+/// Fills the volume, of which nobody else writes anything meanwhile.
+pub(super) async fn whole(
     task: &Task,
     load: &LoadTask,
     storage: &Arc<dyn Storage>,
@@ -42,9 +70,10 @@ pub(super) async fn load(
     let begun = Instant::now();
     progress.enter(Stage::Listing);
     let (listing, wanted) = wanted(load, &**storage).await?;
-    let (shelf, work, reuse) = prepare(volume, sibling, storage.uri(), wanted.clone()).await?;
+    let Prepared { shelf, work, reuse } = prepare(volume, sibling, storage.uri(), wanted.clone(), None).await?;
     check_space(&shelf, &work, &reuse)?;
-    let kept = announce(&work, &wanted, progress);
+    let bytes = wanted.iter().map(|entry| entry.size).sum();
+    let kept = announce(&work, (wanted.len() as u64, bytes), progress);
     let mut done: BTreeMap<String, Record> =
         work.keep.iter().chain(&work.finish).map(|record| (record.path.clone(), record.clone())).collect();
     let mut fetch = work.fetch.clone();
@@ -55,7 +84,7 @@ pub(super) async fn load(
     let mut round = 1;
     let verdict = loop {
         let copier = Copier::new(storage, progress, Arc::clone(&shelf));
-        let result = copier.copy(&fetch, &resume, &reuse).await;
+        let result = copier.copy(&fetch, &resume, &reuse, None).await;
         fetched += copier.fetched();
         reused += reuse.reused();
         let Copied { records, wrong } = result?;
@@ -83,7 +112,7 @@ pub(super) async fn load(
     check_digests(task, load, &listing, &manifest)?;
     let facts = TransferFacts {
         files: wanted.len() as u64,
-        bytes: wanted.iter().map(|entry| entry.size).sum(),
+        bytes,
         bytes_fetched: fetched,
         bytes_kept: kept,
         bytes_reused: reused,
@@ -102,7 +131,7 @@ pub(super) async fn load(
 }
 
 /// The listing, which must be the inspected one, and the selected files.
-async fn wanted(load: &LoadTask, storage: &dyn Storage) -> Result<(Listing, Vec<Entry>), Failure> {
+pub(super) async fn wanted(load: &LoadTask, storage: &dyn Storage) -> Result<(Listing, Vec<Entry>), Failure> {
     let filters = selectors(std::slice::from_ref(&load.filter))?;
     let listing = storage.list().await?;
     if listing.fingerprint() != load.fingerprint {
@@ -117,25 +146,34 @@ async fn wanted(load: &LoadTask, storage: &dyn Storage) -> Result<(Listing, Vec<
     Ok((listing, wanted))
 }
 
-/// Looks at the volume and decides what is to be done. Writes nothing but the folder and the journal that are ours.
-async fn prepare(
+/// Looks at the volume and decides what is to be done, by this worker if there are several. Writes nothing but the folder and
+/// the journal that are ours.
+pub(super) async fn prepare(
     volume: &Path,
     sibling: Option<&Path>,
     uri: String,
     wanted: Vec<Entry>,
-) -> Result<(Shelf, Work, Reuse), Failure> {
+    share: Option<Share>,
+) -> Result<Prepared, Failure> {
     let (volume, sibling) = (volume.to_owned(), sibling.map(Path::to_owned));
     blocking(move || {
-        let workspace = Workspace::open(&volume)?;
+        let workspace = Workspace::open(&volume, share.is_none())?;
         let manifest = match workspace.volume.manifest() {
             Err(Failure::Corrupt(_)) => None,
             other => other?,
         };
         let found = workspace.volume.scan()?;
-        let (journal, past) = Journal::open(workspace.journal()?, &uri)?;
-        let staged = workspace.staged()?;
+        // After the files: what others finish meanwhile is in their journals before it has its name.
+        let (journal, past) = journal::of(&workspace, share.as_ref().map(Share::worker), &uri)?;
+        let mut staged = workspace.staged()?;
+        if let Some(share) = &share {
+            staged.retain(|staged| share.may_use(&staged.name));
+        }
         let inventory = Inventory { past, manifest, found, staged };
         let mut work = inventory.work(&wanted)?;
+        if let Some(share) = &share {
+            share.restrict(&mut work);
+        }
         // Temporary names that are of no use hold space that is needed.
         for name in &work.discard {
             workspace.discard(name);
@@ -147,15 +185,18 @@ async fn prepare(
         let anew = work.fetch.iter().filter(|entry| !work.resume.contains_key(&entry.path));
         let reuse = Reuse::plan(anew, &uri, own, sibling, &workspace);
         let present = inventory.found.into_iter().map(|found| found.path);
-        Ok((Shelf::new(workspace, journal, present), work, reuse))
+        let names = share.map(|share| share.own_names()).unwrap_or_default();
+        let shelf = Arc::new(Shelf::new(workspace, journal, present, names));
+        Ok(Prepared { shelf, work, reuse })
     })
     .await
 }
 
-/// Reads one durable part of each file that was begun. When it is not what the journal says, the file begins anew.
+/// Reads one durable part of each file that was begun, unless others may be writing to it. When it is not what the journal says,
+/// the file begins anew.
 fn sample(workspace: &Workspace, work: &mut Work) -> Result<(), Failure> {
     let mut lost = Vec::new();
-    for (path, begun) in &work.resume {
+    for (path, begun) in work.resume.iter().filter(|(_, begun)| !is_shared(&begun.temporary)) {
         let skipped = rand::random_range(0..begun.parts.len().max(1));
         let Some(part) = begun.parts.values().nth(skipped) else { continue };
         let file = workspace.reopen(&begun.temporary, path)?;
@@ -175,7 +216,7 @@ fn sample(workspace: &Workspace, work: &mut Work) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_space(shelf: &Shelf, work: &Work, reuse: &Reuse) -> Result<(), Failure> {
+pub(super) fn check_space(shelf: &Shelf, work: &Work, reuse: &Reuse) -> Result<(), Failure> {
     let reserved = work.resume.values().fold(0u64, |sum, begun| sum.saturating_add(begun.allocated));
     let shared = reuse.shared(&shelf.workspace, PROBE);
     let needed = blocks(work.fetch.iter().filter(|entry| !shared.contains(entry.path.as_str())));
@@ -188,15 +229,15 @@ fn check_space(shelf: &Shelf, work: &Work, reuse: &Reuse) -> Result<(), Failure>
     }
 }
 
-/// Says how much there is to do. The bytes that need not be fetched any more.
-fn announce(work: &Work, wanted: &[Entry], progress: &ProgressSink) -> u64 {
+/// Says how much there is to do, in files and bytes. The bytes that need not be fetched any more.
+pub(super) fn announce(work: &Work, (files_total, bytes_total): (u64, u64), progress: &ProgressSink) -> u64 {
     let files = work.keep.iter().chain(&work.finish).map(|record| record.size);
     let kept = files.chain(work.resume.values().map(Resume::bytes)).sum();
     progress.update(|progress| {
         progress.stage = Stage::Copying;
-        progress.files_total = wanted.len() as u64;
+        progress.files_total = files_total;
         progress.files_done = (work.keep.len() + work.finish.len()) as u64;
-        progress.bytes_total = wanted.iter().map(|entry| entry.size).sum();
+        progress.bytes_total = bytes_total;
         progress.bytes_done = kept;
         progress.bytes_kept = kept;
     });
@@ -205,7 +246,11 @@ fn announce(work: &Work, wanted: &[Entry], progress: &ProgressSink) -> u64 {
 
 /// Removes what is not wanted and finishes what only lacks its name. The manifest goes first: it describes what was. What is
 /// to be removed once its bytes were taken is left, and returned.
-async fn tidy(shelf: Shelf, work: Work, reuse: Arc<Reuse>) -> Result<(Arc<Shelf>, Vec<String>), Failure> {
+pub(super) async fn tidy(
+    shelf: Arc<Shelf>,
+    work: Work,
+    reuse: Arc<Reuse>,
+) -> Result<(Arc<Shelf>, Vec<String>), Failure> {
     blocking(move || {
         let workspace = &shelf.workspace;
         if !(work.fetch.is_empty() && work.finish.is_empty() && work.remove.is_empty()) {
@@ -219,7 +264,7 @@ async fn tidy(shelf: Shelf, work: Work, reuse: Arc<Reuse>) -> Result<(Arc<Shelf>
         for record in &work.finish {
             shelf.publish(record)?;
         }
-        Ok((Arc::new(shelf), later))
+        Ok((shelf, later))
     })
     .await
 }

@@ -11,6 +11,8 @@ mod report;
 mod reuse;
 mod review;
 mod selection;
+mod split;
+mod tell;
 mod transfer;
 mod verify;
 mod volume;
@@ -23,7 +25,7 @@ use std::{panic::AssertUnwindSafe, path::Path, sync::Arc};
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-pub use progress::{Progress, ProgressSink, Stage};
+pub use progress::{Meter, Pace, Progress, ProgressSink, Stage};
 pub use report::{exit_code, run};
 
 use crate::{

@@ -23,8 +23,10 @@ use crate::{
     storage::Mounts,
 };
 
-use super::{Progress, ProgressSink, perform};
+use super::{Meter, Progress, ProgressSink, perform, progress::Measured, tell::Teller};
 
+/// How often the pace of a task is measured.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a log line says how far a task is.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -63,13 +65,18 @@ pub fn exit_code(report: &Report) -> u8 {
 fn task_from_environment(kind: TaskKind) -> Result<Task, String> {
     let name = environment::TASK;
     let text = std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?;
-    parse(&text, kind)
+    parse(&text, std::env::var(environment::COMPLETION_INDEX).ok().as_deref(), kind)
 }
 
-fn parse(text: &str, kind: TaskKind) -> Result<Task, String> {
+fn parse(text: &str, index: Option<&str>, kind: TaskKind) -> Result<Task, String> {
     let name = environment::TASK;
     let json = BASE64_STANDARD.decode(text.trim()).map_err(|_| format!("{name} is not base64"))?;
-    let task: Task = serde_json::from_slice(&json).map_err(|error| format!("{name} is not a task: {error}"))?;
+    let mut task: Task = serde_json::from_slice(&json).map_err(|error| format!("{name} is not a task: {error}"))?;
+    if let Some(load) = task.load.as_mut().filter(|load| load.workers > 1) {
+        load.worker = index.and_then(|text| text.parse().ok()).ok_or_else(|| {
+            format!("{} does not say which of {} workers this is", environment::COMPLETION_INDEX, load.workers)
+        })?;
+    }
     // A verification is a kind of load to the command line.
     let fits = task.kind == kind || (task.kind == TaskKind::Verify && kind == TaskKind::Load);
     if fits {
@@ -93,23 +100,36 @@ async fn attended(task: &Task) -> Report {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
         stop.cancel();
     });
-    let log = tokio::spawn(log(progress.subscribe()));
+    let (state, measured) = watch::channel(Measured::default());
+    let mut listeners = vec![tokio::spawn(measure(progress.subscribe(), state)), tokio::spawn(log(measured.clone()))];
+    listeners.extend(Teller::from_environment().map(|teller| tokio::spawn(teller.tell(measured))));
     let report = perform(task, &Mounts::in_pod(), &progress, cancel).await;
     signals.abort();
-    log.abort();
+    // The report says the rest.
+    listeners.iter().for_each(tokio::task::JoinHandle::abort);
     report
 }
 
-async fn log(progress: watch::Receiver<Progress>) {
-    let begun = Instant::now();
+/// What all who want to know how far it is are told: one measurement for all of them.
+async fn measure(progress: watch::Receiver<Progress>, state: watch::Sender<Measured>) {
+    let mut meter = Meter::default();
+    let mut ticks = tokio::time::interval(MEASURE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let progress = *progress.borrow();
+        state.send_replace(Measured { progress, pace: meter.observe(Instant::now(), &progress) });
+    }
+}
+
+async fn log(state: watch::Receiver<Measured>) {
     let mut ticks = tokio::time::interval(LOG_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let now = *progress.borrow();
-        let fresh = now.bytes_done.saturating_sub(now.bytes_kept);
-        let rate = fresh as f64 / begun.elapsed().as_secs_f64() / f64::from(1 << 20);
+        let Measured { progress: now, pace } = *state.borrow();
+        let rate = pace.bytes_per_second.unwrap_or(0) as f64 / f64::from(1 << 20);
         tracing::info!(
             stage = ?now.stage,
             files = now.files_done,
@@ -117,6 +137,7 @@ async fn log(progress: watch::Receiver<Progress>) {
             bytes = now.bytes_done,
             bytes_total = now.bytes_total,
             mebibytes_per_second = format!("{rate:.1}"),
+            remaining_seconds = pace.remaining_seconds,
             "working"
         );
     }
@@ -146,11 +167,11 @@ mod tests {
 
     #[test]
     fn tasks_are_read_from_base64() {
-        assert!(parse(&task(TaskKind::Inspect), TaskKind::Inspect).is_ok());
-        assert!(parse(&task(TaskKind::Verify), TaskKind::Load).is_ok());
-        assert!(parse(&task(TaskKind::Load), TaskKind::Inspect).unwrap_err().contains("started as inspect"));
-        assert!(parse("{}", TaskKind::Load).unwrap_err().contains("not base64"));
-        assert!(parse("e30=", TaskKind::Load).unwrap_err().contains("not a task"));
+        assert!(parse(&task(TaskKind::Inspect), None, TaskKind::Inspect).is_ok());
+        assert!(parse(&task(TaskKind::Verify), None, TaskKind::Load).is_ok());
+        assert!(parse(&task(TaskKind::Load), None, TaskKind::Inspect).unwrap_err().contains("started as inspect"));
+        assert!(parse("{}", None, TaskKind::Load).unwrap_err().contains("not base64"));
+        assert!(parse("e30=", None, TaskKind::Load).unwrap_err().contains("not a task"));
     }
 
     #[test]

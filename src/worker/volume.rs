@@ -26,13 +26,15 @@ use crate::{
     storage::paths,
 };
 
-use super::{failure::Failure, journal};
+use super::{failure::Failure, split::share::is_shared};
 
 const STAGING: &str = "staging";
 const MANIFEST: &str = "manifest.json";
 const MANIFEST_NEXT: &str = "manifest.json.next";
 /// A manifest of as many files as a checkpoint can have fits.
 const MANIFEST_LIMIT: u64 = 1 << 30;
+/// Longest mark of a worker, in bytes.
+const MARK_LIMIT: u64 = 4 << 10;
 /// So many files are made durable one by one.
 const ONE_BY_ONE: usize = 4;
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
@@ -198,11 +200,11 @@ fn modified(stat: &rustix::fs::Stat) -> String {
 }
 
 impl Workspace {
-    /// Makes the folders that a load needs, unless another load is at work.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+    /// Makes the folders that a load needs, unless another load is at work; only workers that are not `alone` go together.
+    pub(super) fn open(path: &Path, alone: bool) -> Result<Self, Failure> {
         let volume = Volume::open(path)?;
         let own = make_folder(&volume.root, FOLDER).map_err(|errno| Failure::of_volume(errno, FOLDER))?;
-        lock(&own)?;
+        lock(&own, alone)?;
         let staging = make_folder(&own, STAGING).map_err(|errno| Failure::of_volume(errno, ".checkpoint/staging"))?;
         Ok(Self {
             volume,
@@ -230,12 +232,55 @@ impl Workspace {
         (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    pub(super) fn journal(&self) -> Result<File, Failure> {
+    /// A journal to be read and written, made if there is none.
+    pub(super) fn journal(&self, name: &str) -> Result<File, Failure> {
         let flags = OFlags::RDWR | OFlags::CREATE | flags();
-        let handle = openat(&self.own, journal::NAME, flags, FILE_MODE)
+        let handle = openat(&self.own, name, flags, FILE_MODE)
             .map_err(|errno| Failure::of_volume(errno, ".checkpoint/journal"))?;
         fsync(&self.own).map_err(|errno| Failure::of_volume(errno, FOLDER))?;
         Ok(File::from(handle))
+    }
+
+    /// The names in the folder that is ours.
+    pub(super) fn own_names(&self) -> Result<Vec<String>, Failure> {
+        let fail = |errno| Failure::of_volume(errno, FOLDER);
+        let name = |item: Result<rustix::fs::DirEntry, Errno>| Ok(item?.file_name().to_string_lossy().into_owned());
+        Dir::read_from(&self.own).map_err(fail)?.map(name).collect::<Result<_, _>>().map_err(fail)
+    }
+
+    /// A file in the folder that is ours, to be read.
+    pub(super) fn own_file(&self, name: &str) -> Result<Option<File>, Failure> {
+        match openat(&self.own, name, OFlags::RDONLY | OFlags::NONBLOCK | flags(), Mode::empty()) {
+            Ok(handle) => Ok(Some(File::from(handle))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Failure::of_volume(errno, FOLDER)),
+        }
+    }
+
+    /// Removes a file of the folder that is ours.
+    pub(super) fn remove_own(&self, name: &str) -> Result<(), Failure> {
+        self.step()?;
+        match unlinkat(&self.own, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Failure::of_volume(errno, FOLDER)),
+        }
+    }
+
+    /// What the worker with this number has said of its share.
+    pub(super) fn mark(&self, worker: u32) -> Result<Option<String>, Failure> {
+        let Some(file) = self.own_file(&mark_name(worker))? else { return Ok(None) };
+        let mut text = String::new();
+        match file.take(MARK_LIMIT).read_to_string(&mut text) {
+            Ok(_) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(None),
+            Err(error) => Err(Failure::of_io(&error, FOLDER)),
+        }
+    }
+
+    /// Makes it durable that the worker with this number has brought its share.
+    pub(super) fn set_mark(&self, worker: u32, text: &str) -> Result<(), Failure> {
+        let name = mark_name(worker);
+        self.replace_own(&name, &format!("{name}.next"), text.as_bytes())
     }
 
     /// The files under temporary names.
@@ -277,6 +322,18 @@ impl Workspace {
         }
     }
 
+    /// Opens a file that other workers write too.
+    pub(super) fn reopen_or_create(&self, name: &str, size: u64, path: &str) -> Result<File, Failure> {
+        self.step()?;
+        let fail = |errno| Failure::of_volume(errno, path);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK | flags();
+        let handle = openat(&self.staging, name, flags, FILE_MODE).map_err(fail)?;
+        set_mode(&handle, FILE_MODE).map_err(fail)?;
+        let file = File::from(handle);
+        Self::reserve(&file, size, path)?;
+        Ok(file)
+    }
+
     /// Opens a file that an earlier attempt left under a temporary name.
     pub(super) fn reopen(&self, name: &str, path: &str) -> Result<File, Failure> {
         let handle = openat(&self.staging, name, OFlags::RDWR | OFlags::NONBLOCK | flags(), Mode::empty());
@@ -295,7 +352,8 @@ impl Workspace {
             files.iter().try_for_each(sync)
         };
         if synced.is_err() {
-            for (_, name) in &files {
+            // What others write too is theirs as well: of it, only what was synced is in a journal.
+            for (_, name) in files.iter().filter(|(_, name)| !is_shared(name)) {
                 self.discard(name);
             }
         }
@@ -395,27 +453,37 @@ impl Workspace {
 
     /// Writes the manifest: the volume is then what it says.
     pub(super) fn write_manifest(&self, manifest: &Manifest) -> Result<(), Failure> {
-        self.step()?;
         let what = crate::contract::manifest::PATH;
-        let fail = |errno| Failure::of_volume(errno, what);
-        let io = |error: std::io::Error| Failure::of_io(&error, what);
         let mut text = serde_json::to_vec(manifest).map_err(|error| Failure::Volume(format!("{what}: {error}")))?;
         text.push(b'\n');
-        match unlinkat(&self.own, MANIFEST_NEXT, AtFlags::empty()) {
+        self.replace_own(MANIFEST, MANIFEST_NEXT, &text)
+    }
+
+    /// Replaces a file of the folder that is ours, so that either the old or the new content is there, whatever happens.
+    fn replace_own(&self, name: &str, next: &str, text: &[u8]) -> Result<(), Failure> {
+        self.step()?;
+        let what = format!("{FOLDER}/{name}");
+        let fail = |errno| Failure::of_volume(errno, &what);
+        let io = |error: std::io::Error| Failure::of_io(&error, &what);
+        match unlinkat(&self.own, next, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(fail(errno)),
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags();
-        let handle = openat(&self.own, MANIFEST_NEXT, flags, FILE_MODE).map_err(fail)?;
+        let handle = openat(&self.own, next, flags, FILE_MODE).map_err(fail)?;
         set_mode(&handle, FILE_MODE).map_err(fail)?;
         let mut file = File::from(handle);
-        file.write_all(&text).map_err(io)?;
+        file.write_all(text).map_err(io)?;
         file.sync_all().map_err(io)?;
         self.step()?;
-        renameat(&self.own, MANIFEST_NEXT, &self.own, MANIFEST).map_err(fail)?;
+        renameat(&self.own, next, &self.own, name).map_err(fail)?;
         self.step()?;
         fsync(&self.own).map_err(fail)
     }
+}
+
+fn mark_name(worker: u32) -> String {
+    format!("share.{worker}")
 }
 
 fn conflict(path: &str) -> Failure {
@@ -423,10 +491,12 @@ fn conflict(path: &str) -> Failure {
 }
 
 /// Waits a little: the worker before this one may still be ending.
-fn lock(own: &OwnedFd) -> Result<(), Failure> {
+fn lock(own: &OwnedFd, alone: bool) -> Result<(), Failure> {
     const TRIES: u32 = 20;
+    let operation =
+        if alone { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
     for tried in 1..=TRIES {
-        match flock(own, FlockOperation::NonBlockingLockExclusive) {
+        match flock(own, operation) {
             Err(Errno::WOULDBLOCK) if tried < TRIES => std::thread::sleep(Duration::from_millis(250)),
             Err(Errno::WOULDBLOCK) => {
                 return Err(Failure::Volume("another load is at work on this volume".into()));

@@ -86,3 +86,9 @@ arguments; a doubled dollar sign stands for one.
 {{- end }}
 {{- $defaults | toJson | replace "$(" "$$(" }}
 {{- end }}
+
+{{/* Where workers tell how far they are. The name of the Service is completed by the resolver of each pod. */}}
+{{- define "checkpoint-operator.progressUrl" -}}
+{{- $service := printf "http://%s.%s.svc:%d" (include "checkpoint-operator.fullname" .) .Release.Namespace (int64 .Values.progress.port) }}
+{{- default $service .Values.progress.url }}
+{{- end }}

@@ -1,5 +1,5 @@
 {{/*
-The controller's rights: exactly the verbs of its calls, no Secrets, no wildcards. A test of the repository reads these two
+The controller's rights: exactly the verbs of its calls, no Secrets, no wildcards. A test of the repository reads these three
 lists and compares them with the controller's own table of calls (API_CALLS), so they hold plain YAML and no template.
 */}}
 
@@ -44,4 +44,11 @@ lists and compares them with the controller's own table of calls (API_CALLS), so
 - apiGroups: ["storage.k8s.io"]
   resources: ["storageclasses"]
   verbs: ["list", "watch"]
+{{- end }}
+
+{{/* Whose token a worker shows that tells its progress: a question about tokens that come to it, and no right to make any. */}}
+{{- define "checkpoint-operator.progressRules" -}}
+- apiGroups: ["authentication.k8s.io"]
+  resources: ["tokenreviews"]
+  verbs: ["create"]
 {{- end }}

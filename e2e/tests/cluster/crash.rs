@@ -141,7 +141,12 @@ fn settings(namespace: &str, image: String) -> Settings {
     let worker = Worker { resources, run_as_user: Some(65532), fs_group: Some(65532), ..Worker::default() };
     Settings {
         watch_namespaces: vec![namespace.to_owned()],
-        config: PlanConfig { worker_image: image, worker_image_pull_policy: Some("IfNotPresent".to_owned()), worker },
+        config: PlanConfig {
+            worker_image: image,
+            worker_image_pull_policy: Some("IfNotPresent".to_owned()),
+            worker,
+            ..PlanConfig::default()
+        },
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         ..Settings::default()
     }

@@ -9,6 +9,7 @@ mod held;
 mod keys;
 mod main_job;
 mod operator_wide;
+mod progress;
 mod scale;
 mod schema;
 mod schema_backends;

@@ -79,6 +79,9 @@ pub fn task(kind: TaskKind, source: &Source, fingerprint: Option<&str>) -> Task 
         filter: Filter::default(),
         digest: None,
         reuse_from: None,
+        workers: 1,
+        worker: 0,
+        group: String::new(),
     };
     Task {
         version: VERSION,

@@ -12,8 +12,8 @@ use k8s_openapi::{
 };
 
 use crate::{
-    contract::{Report, report::TERMINATION_MESSAGE_LIMIT},
-    plan::JobEvent,
+    contract::{ProgressMessage, Report, report::TERMINATION_MESSAGE_LIMIT},
+    plan::{JobEvent, progress::Told},
 };
 
 use super::{Kind, World, binder::mounted_claims, name_of, owners, uid_of, update};
@@ -51,6 +51,13 @@ impl World {
         let now = Time(self.now);
         update(&mut self.pods, &mut self.version, &pod, |pod| terminate(pod, message, exit_code, &now));
         update(&mut self.jobs, &mut self.version, name, |job| count(job, exit_code, &now));
+    }
+
+    /// The running worker of a Job tells how far it is, as the controller takes it.
+    pub fn tell_progress(&mut self, job: &str, message: ProgressMessage) {
+        let Some(uid) = self.active_pod(job).map(|pod| uid_of(&pod.metadata).to_owned()) else { return };
+        self.progress.insert(uid, Told { at: self.now, message });
+        self.version += 1;
     }
 
     fn active_pod(&self, job: &str) -> Option<&Pod> {

@@ -24,7 +24,7 @@ use k8s_openapi::{
 
 use crate::{
     api::{Checkpoint, CheckpointStatus},
-    plan::{JobEvent, Refusal, Turn},
+    plan::{JobEvent, Refusal, Turn, progress::Told},
 };
 
 pub use write::{Conflict, WriteError, is_dns_subdomain};
@@ -57,6 +57,7 @@ pub struct World {
     volumes: BTreeMap<String, PersistentVolume>,
     storage_classes: BTreeMap<String, StorageClass>,
     job_events: Vec<JobEvent>,
+    progress: BTreeMap<String, Told>,
     denials: BTreeMap<Kind, Refusal>,
 }
 
@@ -76,6 +77,7 @@ impl World {
             volumes: BTreeMap::new(),
             storage_classes: BTreeMap::new(),
             job_events: Vec::new(),
+            progress: BTreeMap::new(),
             denials: BTreeMap::new(),
         };
         world.add_storage_class(STORAGE_CLASS, true, false);

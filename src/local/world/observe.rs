@@ -43,6 +43,7 @@ impl World {
         Observed {
             checkpoint: checkpoint.clone(),
             pods: self.pods.values().filter(|pod| is_of(*pod, uid)).cloned().collect(),
+            progress: self.progress.clone(),
             job_events: self.job_events.iter().filter(|event| waits(&event.job)).cloned().collect(),
             volumes: volume_names.iter().filter_map(|name| self.volumes.get(*name)).cloned().collect(),
             storage_classes: self.storage_classes.values().cloned().collect(),

@@ -2,6 +2,7 @@
 
 mod crash;
 mod life;
+mod progress;
 mod reuse;
 mod trouble;
 

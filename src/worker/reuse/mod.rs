@@ -251,7 +251,7 @@ impl<'a> Taker<'a> {
                 Ok(None)
             }
             Means::Parts(windows) => {
-                Ok(Some(Job { entry, kept: self.parts(entry, donor, from, windows, events).await? }))
+                Ok(Some(Job { kept: self.parts(entry, donor, from, windows, events).await?, ..Job::whole(entry) }))
             }
         }
     }

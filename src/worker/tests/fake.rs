@@ -70,7 +70,15 @@ impl Fake {
             source: Source::S3(crate::contract::S3Task::default()),
             validation: Validation::default(),
             volumes: vec![],
-            load: Some(LoadTask { fingerprint, filter: Filter::default(), digest: None, reuse_from: None }),
+            load: Some(LoadTask {
+                fingerprint,
+                filter: Filter::default(),
+                digest: None,
+                reuse_from: None,
+                workers: 1,
+                worker: 0,
+                group: String::new(),
+            }),
         }
     }
 

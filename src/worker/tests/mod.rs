@@ -3,6 +3,7 @@
 mod engine;
 mod fake;
 mod reuse;
+mod split;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -104,6 +105,9 @@ impl Place {
             filter: Filter::default(),
             digest: None,
             reuse_from: None,
+            workers: 1,
+            worker: 0,
+            group: String::new(),
         };
         Task {
             version: VERSION,
@@ -379,6 +383,9 @@ async fn inline_data_becomes_two_files() {
         filter: Filter::default(),
         digest: None,
         reuse_from: None,
+        workers: 1,
+        worker: 0,
+        group: String::new(),
     });
     let report = run(&task).await;
     assert_eq!(report.outcome, Outcome::Good, "{report:?}");

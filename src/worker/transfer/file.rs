@@ -46,6 +46,7 @@ pub(super) struct Under {
     opened: OnceCell<Opened>,
     parts: Mutex<Vec<Option<PartSums>>>,
     missing: AtomicUsize,
+    partial: bool,
 }
 
 /// What is known when the first part is begun.
@@ -76,11 +77,18 @@ impl Under {
                 *part = Some(sums);
             }
         }
-        let missing: Vec<usize> = (0..count).filter(|index| parts[*index].is_none()).collect();
+        let partial = job.only.is_some();
+        let only = job.only.unwrap_or(0..count);
+        let missing: Vec<usize> = only.filter(|index| parts.get(*index).is_some_and(Option::is_none)).collect();
         let left = AtomicUsize::new(missing.len());
         let entry = Arc::new(job.entry.clone());
-        let file = Self { entry, opened: OnceCell::new(), parts: Mutex::new(parts), missing: left };
+        let file = Self { entry, opened: OnceCell::new(), parts: Mutex::new(parts), missing: left, partial };
         (file, missing)
+    }
+
+    /// Whether others read parts of it too.
+    pub(super) fn is_partial(&self) -> bool {
+        self.partial
     }
 
     fn range(&self, index: usize) -> Range<u64> {
@@ -217,7 +225,7 @@ impl Transfer {
             follow(file, opened).await?;
             told(events, Event::Part { entry: Arc::clone(entry), target: Arc::clone(target), index, sums }).await?;
         }
-        if file.missing.fetch_sub(1, Ordering::AcqRel) > 1 {
+        if file.missing.fetch_sub(1, Ordering::AcqRel) > 1 || file.partial {
             return Ok(None);
         }
         self.finish(file, opened).await.map(Some)
@@ -233,7 +241,7 @@ impl Transfer {
             let entry = &file.entry;
             let check = Check::new(self.storage.checksums(entry).await, entry.size);
             let target = open(entry, Arc::clone(destination), &check).await?;
-            let sums = OrderedSums::new(&check).filter(|_| target.is_some());
+            let sums = OrderedSums::new(&check).filter(|_| target.is_some() && !file.partial);
             let trail = sums.map(|sums| Arc::new(Mutex::new(Trail { sums, next: 0 })));
             let at_once = (target.is_none() && check.is_in_order()).then(AtomicBool::default);
             if let Some(target) = &target {

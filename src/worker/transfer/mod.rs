@@ -19,6 +19,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -55,12 +56,14 @@ pub(super) struct Job<'a> {
     pub entry: &'a Entry,
     /// Parts that a target has already, by their index.
     pub kept: Vec<(usize, PartSums)>,
+    /// The parts to read, when others read the rest: then nothing is said of the file as a whole.
+    pub only: Option<Range<usize>>,
 }
 
 impl<'a> Job<'a> {
     /// All of a file.
     pub(super) fn whole(entry: &'a Entry) -> Self {
-        Self { entry, kept: Vec::new() }
+        Self { entry, kept: Vec::new(), only: None }
     }
 }
 
@@ -163,7 +166,7 @@ fn items(mut jobs: Vec<Job<'_>>, in_sequence: bool) -> impl Iterator<Item = Item
         let (file, missing) = Under::new(job);
         let file = Arc::new(file);
         if missing.is_empty() {
-            return vec![Item::Nothing(file)];
+            return if file.is_partial() { Vec::new() } else { vec![Item::Nothing(file)] };
         }
         missing.into_iter().map(|index| Item::Part(Arc::clone(&file), index)).collect()
     })

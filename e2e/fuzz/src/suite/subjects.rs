@@ -196,6 +196,7 @@ pub const SUBJECTS: &[Subject] = &[
     among("mlflow", "MLmodel", MLFLOW).plain().like(&["mlflow"]).words("yaml"),
     Subject::of("folder", What::Folder).words("zip"),
     text("report", texts::report).words("json"),
+    text("progress", texts::progress).words("json"),
     text("listing", texts::listing).words("xml"),
     text("path", texts::path),
     text("glob", texts::glob),

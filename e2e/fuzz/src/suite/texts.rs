@@ -1,11 +1,12 @@
-//! Subjects that are texts and not files of a checkpoint: reports, listings, paths, globs, YAML. Pure, no I/O.
+//! Subjects that are texts and not files of a checkpoint: reports, progress, listings, paths, globs, YAML. Pure, no I/O.
 
 use std::path::{Component, Path};
 
 use checkpoint_operator::{
     contract::{
-        Report,
+        ProgressMessage, Report,
         filter::{Filter, Pattern},
+        progress::MESSAGE_LIMIT,
         report::TERMINATION_MESSAGE_LIMIT,
     },
     storage::{
@@ -22,6 +23,20 @@ pub(super) fn report(text: &str) {
     assert!(encoded.len() <= TERMINATION_MESSAGE_LIMIT, "{} bytes", encoded.len());
     let again = Report::decode(&encoded).map(|again| (again.outcome, again.reason));
     assert_eq!(again, Ok((report.outcome, report.reason)), "{encoded}");
+}
+
+/// What a worker tells: what is taken can be true, and fits its bound.
+pub(super) fn progress(text: &str) {
+    let Ok(message) = ProgressMessage::decode(text.as_bytes()) else { return };
+    assert!(message.bytes_kept <= message.bytes_done && message.bytes_done <= message.bytes_total, "{message:?}");
+    assert!(message.files_done <= message.files_total, "{message:?}");
+    assert!(
+        [message.bytes_total, message.files_total].iter().all(|total| i64::try_from(*total).is_ok()),
+        "{message:?}"
+    );
+    let encoded = serde_json::to_vec(&message).unwrap_or_default();
+    assert!(encoded.len() <= MESSAGE_LIMIT, "{} bytes", encoded.len());
+    assert_eq!(ProgressMessage::decode(&encoded), Ok(message));
 }
 
 /// The body of a bucket's answer: every file of a listing can be made below a folder, and is there once.
