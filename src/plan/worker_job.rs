@@ -19,8 +19,6 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 
-use serde::Serialize;
-
 use crate::{
     api::{
         ANNOTATION_ATTEMPT, ANNOTATION_CHECKPOINT, ANNOTATION_CLAIM, ANNOTATION_INPUTS, ANNOTATION_REVALIDATE, Amount,
@@ -71,7 +69,7 @@ pub struct JobRequest<'a> {
 }
 
 /// What decides, besides the user's worker settings, whether pods can start and how many.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
     /// Where the volume entry wants the pods to run.
     pub placement: Option<&'a Placement>,
@@ -92,7 +90,11 @@ impl Default for Launch<'_> {
 /// Hash of what decides whether pods can start and how many: the user's worker settings, service account and `launch`.
 #[must_use]
 pub fn launch_hash(checkpoint: &Checkpoint, launch: &Launch<'_>) -> String {
-    names::hash(&(&checkpoint.spec.worker, &checkpoint.spec.service_account_name, launch))
+    let pod = (&checkpoint.spec.worker, &checkpoint.spec.service_account_name, launch.placement, launch.node);
+    match (launch.reuse, launch.workers) {
+        (None, 1) => names::hash(&pod),
+        more => names::hash(&(pod, more)),
+    }
 }
 
 /// Hash of what the installation decides about how a pod starts: the image and the defaults of `spec.worker`.

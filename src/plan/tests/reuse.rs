@@ -186,3 +186,53 @@ fn a_claim_cannot_be_its_own_earlier_checkpoint() {
         assert!(message.contains("volumes[0].reuseFrom") && message.contains(part), "{message}");
     }
 }
+
+/// What is said when the load is to begin in a world that is a little different.
+fn said(change: impl Fn(&mut super::super::Observed)) -> (String, Plan) {
+    let mut life = beside("ReadWriteMany");
+    for _ in 0..200 {
+        let mut observed = life.world.observe(life.checkpoint());
+        change(&mut observed);
+        let planned = plan(&life.config, &observed, life.world.now());
+        let skipped = planned.status.volumes.first().and_then(|volume| volume.reuse_skipped.clone());
+        if let Some(skipped) = skipped {
+            return (skipped, planned);
+        }
+        life.world.settle();
+        life.work();
+        if !life.pass() {
+            life.advance(5);
+        }
+    }
+    panic!("nothing is said: {:?}", life.status());
+}
+
+#[test]
+fn a_claim_that_would_keep_the_pod_waiting_is_not_mounted() {
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time("2026-01-01T00:00:00Z".parse().unwrap());
+    let leaving = said(|observed| {
+        let ours = observed.claims.iter_mut().filter(|claim| claim.metadata.name.as_deref() == Some("step-1"));
+        ours.for_each(|claim| claim.metadata.deletion_timestamp = Some(now.clone()));
+    });
+    let elsewhere = said(|observed| {
+        for volume in &mut observed.volumes {
+            let node = volume.metadata.name.clone();
+            volume.spec.as_mut().unwrap().node_affinity = serde_json::from_value(json!({
+                "required": {"nodeSelectorTerms": [{"matchExpressions": [
+                    {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]},
+                ]}]},
+            }))
+            .unwrap();
+        }
+    });
+    for ((skipped, planned), why) in [(leaving, "is being deleted"), (elsewhere, "lies on other nodes")] {
+        assert!(skipped.contains(why), "{skipped}");
+        let jobs: Vec<_> = planned
+            .actions
+            .iter()
+            .filter_map(|action| if let Action::CreateJob(job) = action { Some(job) } else { None })
+            .collect();
+        assert_eq!(jobs.len(), 1);
+        assert!(!pod_spec(jobs[0]).to_string().contains("step-1\""), "{why}");
+    }
+}
