@@ -291,12 +291,22 @@ impl Workspace {
             let item = item.map_err(fail)?;
             let name = item.file_name().to_string_lossy().into_owned();
             if name != "." && name != ".." {
-                let stat = statat(&self.staging, item.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+                let stat = match statat(&self.staging, item.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                    // Another worker gave it its own name meanwhile.
+                    Err(Errno::NOENT) => continue,
+                    other => other.map_err(fail)?,
+                };
                 let of = |number: i64| u64::try_from(number).unwrap_or(0);
                 staged.push(Staged { name, size: of(stat.st_size), allocated: of(stat.st_blocks).saturating_mul(512) });
             }
         }
         Ok(staged)
+    }
+
+    /// Bytes that the file system has set aside for what has this temporary name now.
+    pub(super) fn allocated(&self, name: &str) -> u64 {
+        let stat = statat(&self.staging, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.map_or(0, |stat| u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
     }
 
     /// A new file under a temporary name, with its space reserved where that is possible.

@@ -81,8 +81,7 @@ async fn bring(
     share: &Share,
 ) -> Result<TransferFacts, Failure> {
     let begun = Instant::now();
-    let Prepared { shelf, work, reuse } = prepared;
-    load::check_space(&shelf, &work, &reuse)?;
+    let Prepared { shelf, work, reuse } = load::make_room(prepared).await?;
     let files = share.whole_files().count() as u64;
     let kept = load::announce(&work, (files, share.bytes()), progress);
     let (mut fetch, mut resume) = (work.fetch.clone(), work.resume.clone());
