@@ -131,7 +131,7 @@ impl Destination for Shelf {
             }
             None => self.blank(&entry.path, entry.size)?,
         };
-        Ok(Some(Target::new(file, name, direct)))
+        Ok(Some(Target::new(file, name, direct).held_by(self.workspace.held())))
     }
 }
 

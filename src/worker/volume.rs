@@ -10,6 +10,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,6 +32,8 @@ use super::{failure::Failure, split::share::is_shared};
 const STAGING: &str = "staging";
 const MANIFEST: &str = "manifest.json";
 const MANIFEST_NEXT: &str = "manifest.json.next";
+/// A file, since network file systems lock no folders and let only those lock a file who may write it.
+const LOCK: &str = "lock";
 /// A manifest of as many files as a checkpoint can have fits.
 const MANIFEST_LIMIT: u64 = 1 << 30;
 /// Longest mark of a worker, in bytes.
@@ -72,6 +75,7 @@ pub(super) struct Workspace {
     pub volume: Volume,
     own: OwnedFd,
     staging: OwnedFd,
+    held: Arc<OwnedFd>,
     #[cfg(test)]
     crash: super::tests::Crash,
 }
@@ -170,6 +174,23 @@ impl Volume {
         parsed.map(Some).map_err(|_| Failure::Corrupt(format!("{what} of the volume is not a manifest")))
     }
 
+    /// What the worker with this number has said of its share.
+    pub(super) fn mark(&self, worker: u32) -> Result<Option<String>, Failure> {
+        let opened = open_folder(&self.root, FOLDER)
+            .and_then(|own| openat(own, mark_name(worker), OFlags::RDONLY | OFlags::NONBLOCK | flags(), Mode::empty()));
+        let file = match opened {
+            Ok(handle) => File::from(handle),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(Failure::of_volume(errno, FOLDER)),
+        };
+        let mut text = String::new();
+        match file.take(MARK_LIMIT).read_to_string(&mut text) {
+            Ok(_) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(None),
+            Err(error) => Err(Failure::of_io(&error, FOLDER)),
+        }
+    }
+
     /// Opens a file for reading.
     pub(super) fn file(&self, path: &str) -> Result<File, Errno> {
         let (folder, name) = self.parent(path, false)?;
@@ -204,15 +225,23 @@ impl Workspace {
     pub(super) fn open(path: &Path, alone: bool) -> Result<Self, Failure> {
         let volume = Volume::open(path)?;
         let own = make_folder(&volume.root, FOLDER).map_err(|errno| Failure::of_volume(errno, FOLDER))?;
-        lock(&own, alone)?;
+        let held = openat(&own, LOCK, OFlags::RDWR | OFlags::CREATE | flags(), FILE_MODE)
+            .map_err(|errno| Failure::of_volume(errno, ".checkpoint/lock"))?;
+        lock(&held, alone)?;
         let staging = make_folder(&own, STAGING).map_err(|errno| Failure::of_volume(errno, ".checkpoint/staging"))?;
         Ok(Self {
             volume,
             own,
             staging,
+            held: Arc::new(held),
             #[cfg(test)]
             crash: super::tests::Crash::of(path),
         })
+    }
+
+    /// Keeps other loads away for as long as it lives.
+    pub(super) fn held(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.held)
     }
 
     /// A point at which tests let the process die.
@@ -232,11 +261,13 @@ impl Workspace {
         (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// A journal to be read and written, made if there is none.
+    /// A journal to be read and written, by nobody else meanwhile; made if there is none.
     pub(super) fn journal(&self, name: &str) -> Result<File, Failure> {
         let flags = OFlags::RDWR | OFlags::CREATE | flags();
         let handle = openat(&self.own, name, flags, FILE_MODE)
             .map_err(|errno| Failure::of_volume(errno, ".checkpoint/journal"))?;
+        // Kubernetes may start a worker anew while the one before is still there.
+        lock(&handle, true)?;
         fsync(&self.own).map_err(|errno| Failure::of_volume(errno, FOLDER))?;
         Ok(File::from(handle))
     }
@@ -263,17 +294,6 @@ impl Workspace {
         match unlinkat(&self.own, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(Failure::of_volume(errno, FOLDER)),
-        }
-    }
-
-    /// What the worker with this number has said of its share.
-    pub(super) fn mark(&self, worker: u32) -> Result<Option<String>, Failure> {
-        let Some(file) = self.own_file(&mark_name(worker))? else { return Ok(None) };
-        let mut text = String::new();
-        match file.take(MARK_LIMIT).read_to_string(&mut text) {
-            Ok(_) => Ok(Some(text)),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(None),
-            Err(error) => Err(Failure::of_io(&error, FOLDER)),
         }
     }
 
@@ -501,15 +521,15 @@ fn conflict(path: &str) -> Failure {
 }
 
 /// Waits a little: the worker before this one may still be ending.
-fn lock(own: &OwnedFd, alone: bool) -> Result<(), Failure> {
+fn lock(file: &OwnedFd, alone: bool) -> Result<(), Failure> {
     const TRIES: u32 = 20;
     let operation =
         if alone { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
     for tried in 1..=TRIES {
-        match flock(own, operation) {
+        match flock(file, operation) {
             Err(Errno::WOULDBLOCK) if tried < TRIES => std::thread::sleep(Duration::from_millis(250)),
             Err(Errno::WOULDBLOCK) => {
-                return Err(Failure::Volume("another load is at work on this volume".into()));
+                return Err(Failure::Busy("another load is at work on this volume".into()));
             }
             // Not every network file system has locks.
             Ok(()) | Err(_) => return Ok(()),

@@ -16,7 +16,7 @@ use super::{Crash, Place, fake::Fake, safetensors};
 use crate::{
     contract::{Outcome, Reason, Report, TaskKind},
     storage::{Checksum, StorageError},
-    worker::{ProgressSink, failure::Failure, load, split::share::Share, transfer::hash::PART},
+    worker::{ProgressSink, failure::Failure, load, split::share::Share, transfer::hash::PART, volume::Workspace},
 };
 
 const WORKERS: u32 = 3;
@@ -209,6 +209,32 @@ async fn a_temporary_name_that_was_given_up_is_not_believed_when_it_comes_again(
     }
     assert_eq!(last.unwrap().digest, Some(digest_of_one().await));
     assert_complete(volume.path());
+}
+
+#[tokio::test]
+async fn whoever_finds_another_at_the_whole_has_brought_its_share() {
+    let volume = tempfile::tempdir().unwrap();
+    let fake = fake(|_, _| false);
+    for number in 0..WORKERS {
+        worker(&fake, volume.path(), number).await.unwrap();
+    }
+    let other = Workspace::open(volume.path(), true).unwrap();
+    let report = worker(&fake, volume.path(), 1).await.unwrap();
+    assert_eq!((report.outcome, report.digest, report.reason), (Outcome::Good, None, Some(Reason::Loading)));
+    drop(other);
+    assert!(worker(&fake, volume.path(), 1).await.unwrap().digest.is_some());
+}
+
+#[test]
+fn a_worker_that_is_there_twice_does_not_write_one_journal_twice() {
+    let volume = tempfile::tempdir().unwrap();
+    let open = || Workspace::open(volume.path(), false).unwrap();
+    let (first, second) = (open(), open());
+    let journal = first.journal("journal.1").unwrap();
+    assert!(matches!(second.journal("journal.1"), Err(Failure::Busy(_))));
+    assert!(second.journal("journal.2").is_ok());
+    drop(journal);
+    assert!(second.journal("journal.1").is_ok());
 }
 
 #[tokio::test]
