@@ -102,6 +102,9 @@ pub(super) async fn whole(
             return Err(Failure::Corrupt(message));
         }
         tracing::warn!(message, "fetching it again");
+        let to = Arc::clone(&shelf);
+        // An earlier one may be there, when everything was.
+        blocking(move || to.workspace.remove_manifest()).await?;
         (fetch, resume, reuse) = (files, BTreeMap::new(), Arc::default());
         round += 1;
         progress.enter(Stage::Copying);
@@ -238,11 +241,7 @@ fn check_space(prepared: &Prepared) -> Result<(), Failure> {
 /// Bytes that are set aside for what is to be fetched, by this worker or by others that write the same file.
 pub(super) fn reserved(prepared: &Prepared) -> u64 {
     let of = |begun: &Resume| {
-        if is_shared(&begun.temporary) {
-            prepared.shelf.workspace.allocated(&begun.temporary)
-        } else {
-            begun.allocated
-        }
+        if is_shared(&begun.temporary) { prepared.shelf.workspace.allocated(&begun.temporary) } else { begun.allocated }
     };
     prepared.work.resume.values().fold(0u64, |sum, begun| sum.saturating_add(of(begun)))
 }
