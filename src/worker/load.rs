@@ -165,7 +165,7 @@ pub(super) async fn prepare(
         };
         let found = workspace.volume.scan()?;
         // After the files: what others finish meanwhile is in their journals before it has its name.
-        let (journal, past) = journal::of(&workspace, share.as_ref().map(Share::worker), &uri)?;
+        let (journal, past) = journal::of(&workspace, share.as_ref().map(Share::worker), &uri, &found)?;
         let all = workspace.staged()?;
         let may_use = |staged: &&Staged| share.as_ref().is_none_or(|share| share.may_use(&staged.name));
         let staged = all.iter().filter(may_use).cloned().collect();

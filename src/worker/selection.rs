@@ -230,6 +230,22 @@ mod tests {
     }
 
     #[test]
+    fn parts_that_lines_disagree_on_do_not_count() {
+        let line = |index, hash: &str| PartRecord {
+            path: "large".into(),
+            size: 3 * PART,
+            version: "1".into(),
+            temporary: "t".into(),
+            length: PART,
+            index,
+            blake3: hash.repeat(32),
+            pieces: vec![],
+        };
+        let lines = [line(0, "00"), line(1, "00"), line(2, "00"), line(0, "11"), line(2, "00"), line(0, "00")];
+        assert_eq!(agreed(lines.iter()).into_keys().collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
     fn each_file_has_its_turn() {
         let kept = record("keep", "1");
         let finished = record("finish", "1");

@@ -297,6 +297,11 @@ impl Workspace {
         }
     }
 
+    /// Makes the names of files durable that were removed from the folder that is ours.
+    pub(super) fn settle_own(&self) -> Result<(), Failure> {
+        fsync(&self.own).map_err(|errno| Failure::of_volume(errno, FOLDER))
+    }
+
     /// Makes it durable that the worker with this number has brought its share.
     pub(super) fn set_mark(&self, worker: u32, text: &str) -> Result<(), Failure> {
         let name = mark_name(worker);
@@ -321,6 +326,11 @@ impl Workspace {
             }
         }
         Ok(staged)
+    }
+
+    /// Whether something has this temporary name.
+    pub(super) fn is_staged(&self, name: &str) -> bool {
+        statat(&self.staging, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Bytes that the file system has set aside for what has this temporary name now.

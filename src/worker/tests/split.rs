@@ -212,6 +212,21 @@ async fn a_temporary_name_that_was_given_up_is_not_believed_when_it_comes_again(
 }
 
 #[tokio::test]
+async fn the_whole_goes_by_what_lies_there_and_not_by_what_was_before() {
+    let volume = tempfile::tempdir().unwrap();
+    let mut fake = fake(|_, _| false);
+    fake.load(volume.path()).await.unwrap();
+    fake.entries.iter_mut().for_each(|entry| entry.version = "\"next\"".into());
+    let mut reports = Vec::new();
+    for number in 0..WORKERS {
+        reports.push(worker(&fake, volume.path(), number).await.unwrap());
+    }
+    let total: u64 = contents().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    assert_eq!(fetched(&reports), total, "nothing is fetched twice");
+    assert_complete(volume.path());
+}
+
+#[tokio::test]
 async fn whoever_finds_another_at_the_whole_has_brought_its_share() {
     let volume = tempfile::tempdir().unwrap();
     let fake = fake(|_, _| false);
