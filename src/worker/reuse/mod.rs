@@ -124,18 +124,18 @@ impl Reuse {
     }
 
     /// The files that take no space, because they share the blocks of their donors. Blocks.
-    pub(super) fn shared(&self, shelf: &Shelf) -> BTreeSet<&str> {
+    pub(super) fn shared(&self, to: &Shelf) -> BTreeSet<&str> {
         let mut shared = BTreeSet::new();
         for owner in [Owner::Own, Owner::Sibling] {
             let whole = |like| matches!(like, Likeness::Version | Likeness::Sum | Likeness::Tag);
             let of = self.candidates.iter().filter(|(_, known)| known.donor.owner == owner && whole(known.like));
             let mut of = of.peekable();
-            let Some(from) = of.peek().and_then(|(_, first)| self.open(&shelf.workspace, first)) else { continue };
-            let Ok((name, probe)) = shelf.blank("", 0) else { continue };
+            let Some(from) = of.peek().and_then(|(_, first)| self.open(&to.workspace, first)) else { continue };
+            let Ok((name, probe)) = to.blank("", 0) else { continue };
             if clone::share(&from, &probe) {
                 shared.extend(of.map(|(path, _)| path.as_str()));
             }
-            shelf.workspace.discard(&name);
+            to.workspace.discard(&name);
         }
         shared
     }
