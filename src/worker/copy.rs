@@ -23,7 +23,7 @@ use super::{
     progress::ProgressSink,
     reuse::{Reuse, Taker},
     selection::Resume,
-    split::share::{Share, is_shared},
+    split::share::Share,
     transfer::{Destination, Event, Job, PartSums, Transfer, hash::PART, target::Target},
     volume::Workspace,
 };
@@ -43,8 +43,8 @@ pub(super) struct Shelf {
     journal: Mutex<Journal>,
     /// Paths of ours that exist, and may be replaced.
     present: Mutex<HashSet<String>>,
-    /// Temporary names of files that an earlier attempt began, by their path.
-    begun: Mutex<HashMap<String, String>>,
+    /// Temporary names of files that were begun, by their path, and whether they may have to be made.
+    begun: Mutex<HashMap<String, (String, bool)>>,
     /// What temporary names begin with.
     names: String,
     serial: AtomicU64,
@@ -83,7 +83,7 @@ impl Shelf {
 
     /// The file with this temporary name has parts already: its target goes on with it.
     pub(super) fn begin(&self, path: &str, name: &str) {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), name.to_owned());
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), (name.to_owned(), false));
     }
 
     /// Gives a file that is in the journal its own name.
@@ -120,17 +120,18 @@ impl Shelf {
 impl Destination for Shelf {
     fn target(&self, entry: &Entry, direct: bool) -> Result<Option<Target>, Failure> {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(&entry.path);
-        let (name, file) = if let Some(name) = begun {
-            let file = if is_shared(&name) {
-                self.workspace.reopen_or_create(&name, entry.size, &entry.path)?
-            } else {
-                self.workspace.reopen(&name, &entry.path)?
-            };
-            (name, file)
-        } else {
-            self.blank(&entry.path, entry.size)?
+        let (name, file) = match begun {
+            Some((name, true)) => {
+                let file = self.workspace.reopen_or_create(&name, entry.size, &entry.path)?;
+                (name, file)
+            }
+            Some((name, false)) => {
+                let file = self.workspace.reopen(&name, &entry.path)?;
+                (name, file)
+            }
+            None => self.blank(&entry.path, entry.size)?,
         };
-        Ok(Some(Target::new(file, name, direct)))
+        Ok(Some(Target::new(file, name, direct).held_by(self.workspace.held())))
     }
 }
 
@@ -244,12 +245,8 @@ impl Copier {
         {
             let mut begun = self.shelf.begun.lock().unwrap_or_else(PoisonError::into_inner);
             begun.clear();
-            let shared = |entry: &Entry| {
-                let name = share.filter(|share| share.parts(&entry.path).is_some())?.shared_name(entry);
-                Some((entry.path.clone(), name))
-            };
-            begun.extend(entries.iter().filter_map(shared));
-            begun.extend(resume.iter().map(|(path, resume)| (path.clone(), resume.temporary.clone())));
+            let name = |resume: &Resume| (resume.temporary.clone(), resume.create);
+            begun.extend(resume.iter().map(|(path, resume)| (path.clone(), name(resume))));
         }
         let only = |entry: &Entry| share.and_then(|share| share.parts(&entry.path)).cloned();
         let kept = |entry: &Entry| {

@@ -19,6 +19,9 @@ pub(super) enum Failure {
     /// The volume could not be written or read.
     #[error("{0}")]
     Volume(String),
+    /// Another load is at work on the volume.
+    #[error("{0}")]
+    Busy(String),
     /// The bytes in the volume are wrong.
     #[error("{0}")]
     Corrupt(String),
@@ -41,7 +44,7 @@ impl Failure {
             Self::Storage(error) => error.reason(),
             Self::NoSpace(_) => Reason::InsufficientSpace,
             Self::Conflict(_) => Reason::ClaimConflict,
-            Self::Volume(_) => Reason::LoadFailed,
+            Self::Volume(_) | Self::Busy(_) => Reason::LoadFailed,
             Self::Corrupt(_) => Reason::Corrupt,
             Self::Digest { .. } => Reason::DigestMismatch,
             Self::Task(_) => Reason::InvalidSpec,

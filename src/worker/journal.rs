@@ -5,7 +5,7 @@
 //! durable: another attempt fetches only what is missing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io::{BufRead, BufReader, Seek, SeekFrom, Write},
 };
@@ -19,7 +19,7 @@ use super::{
         hash::{PART, PartHash},
         sums::Piece,
     },
-    volume::Workspace,
+    volume::{Found, Workspace},
 };
 
 /// The journal's name below [`crate::contract::manifest::FOLDER`]; workers that load together have one each, with a number.
@@ -144,13 +144,13 @@ impl Past {
 }
 
 impl Past {
-    /// Adds what another journal says of the same source, and returns what of it was news. Of two records of a file, one with a
-    /// version is worth more.
-    fn join(&mut self, other: Self) -> Vec<Line> {
+    /// Adds what another journal says of the same source, and returns what of it was news. Of two records of a file, the one
+    /// counts whose file is there.
+    fn join(&mut self, other: Self, is_there: impl Fn(&Record) -> bool) -> Vec<Line> {
         let mut news = Vec::new();
         for (path, record) in other.records {
             let known = self.records.get(&path);
-            if known.is_none_or(|known| known.version.is_empty() && !record.version.is_empty()) {
+            if known.is_none_or(|known| *known != record && is_there(&record) && !is_there(known)) {
                 self.earlier.remove(&path);
                 news.push(Line::File(record.clone()));
                 self.records.insert(path, record);
@@ -220,24 +220,36 @@ fn read(file: &File) -> Result<(Past, u64), Failure> {
 }
 
 /// Opens the journal of a worker that has this number, or that is alone, and reads what those of others say. Whoever is alone
-/// takes over what the others wrote: then there is one journal again.
-pub(super) fn of(workspace: &Workspace, worker: Option<u32>, uri: &str) -> Result<(Journal, Past), Failure> {
+/// takes over what the others wrote: then there is one journal again. `found` is what lies in the volume.
+pub(super) fn of(
+    workspace: &Workspace,
+    worker: Option<u32>,
+    uri: &str,
+    found: &[Found],
+) -> Result<(Journal, Past), Failure> {
     let own = worker.map_or_else(|| NAME.to_owned(), |worker| format!("{NAME}.{worker}"));
     let (mut journal, mut past) = Journal::open(workspace.journal(&own)?, uri)?;
     let numbered = format!("{NAME}.");
     let is_other = |name: &String| *name != own && (name == NAME || name.starts_with(&numbered));
     let others: Vec<String> = workspace.own_names()?.into_iter().filter(is_other).collect();
+    let found: HashMap<&str, &Found> = found.iter().map(|found| (found.path.as_str(), found)).collect();
+    let is_there = |record: &Record| {
+        let in_place = |found: &&Found| found.size == record.size && found.modified == record.modified;
+        let in_place = found.get(record.path.as_str()).is_some_and(in_place);
+        !record.version.is_empty() && (in_place || workspace.is_staged(&record.temporary))
+    };
     let mut news = Vec::new();
     for name in &others {
         let Some(file) = workspace.own_file(name)? else { continue };
         let (mut other, _) = read(&file)?;
         other.turn_to(uri.to_owned());
-        news.extend(past.join(other));
+        news.extend(past.join(other, is_there));
     }
     if worker.is_none() && !others.is_empty() {
         workspace.step()?;
         journal.append(&news)?;
         others.iter().try_for_each(|name| workspace.remove_own(name))?;
+        workspace.settle_own()?;
     }
     Ok((journal, past))
 }

@@ -26,13 +26,11 @@ use super::{
         share::{Share, is_shared},
     },
     transfer,
-    volume::{Volume, Workspace},
+    volume::{Staged, Volume, Workspace},
 };
 
 /// How often files that turn out to be wrong are fetched.
 pub(super) const ROUNDS: u32 = 2;
-/// The temporary name of a file that shows whether blocks can be shared.
-const PROBE: &str = "probe";
 
 /// A volume that a load may write to, and what is to be done in it.
 pub(super) struct Prepared {
@@ -70,8 +68,8 @@ pub(super) async fn whole(
     let begun = Instant::now();
     progress.enter(Stage::Listing);
     let (listing, wanted) = wanted(load, &**storage).await?;
-    let Prepared { shelf, work, reuse } = prepare(volume, sibling, storage.uri(), wanted.clone(), None).await?;
-    check_space(&shelf, &work, &reuse)?;
+    let prepared = prepare(volume, sibling, storage.uri(), wanted.clone(), None).await?;
+    let Prepared { shelf, work, reuse } = make_room(prepared).await?;
     let bytes = wanted.iter().map(|entry| entry.size).sum();
     let kept = announce(&work, (wanted.len() as u64, bytes), progress);
     let mut done: BTreeMap<String, Record> =
@@ -104,6 +102,9 @@ pub(super) async fn whole(
             return Err(Failure::Corrupt(message));
         }
         tracing::warn!(message, "fetching it again");
+        let to = Arc::clone(&shelf);
+        // An earlier one may be there, when everything was.
+        blocking(move || to.workspace.remove_manifest()).await?;
         (fetch, resume, reuse) = (files, BTreeMap::new(), Arc::default());
         round += 1;
         progress.enter(Stage::Copying);
@@ -164,19 +165,14 @@ pub(super) async fn prepare(
         };
         let found = workspace.volume.scan()?;
         // After the files: what others finish meanwhile is in their journals before it has its name.
-        let (journal, past) = journal::of(&workspace, share.as_ref().map(Share::worker), &uri)?;
-        let mut staged = workspace.staged()?;
-        if let Some(share) = &share {
-            staged.retain(|staged| share.may_use(&staged.name));
-        }
+        let (journal, past) = journal::of(&workspace, share.as_ref().map(Share::worker), &uri, &found)?;
+        let all = workspace.staged()?;
+        let may_use = |staged: &&Staged| share.as_ref().is_none_or(|share| share.may_use(&staged.name));
+        let staged = all.iter().filter(may_use).cloned().collect();
         let inventory = Inventory { past, manifest, found, staged };
         let mut work = inventory.work(&wanted)?;
         if let Some(share) = &share {
-            share.restrict(&mut work);
-        }
-        // Temporary names that are of no use hold space that is needed.
-        for name in &work.discard {
-            workspace.discard(name);
+            share.restrict(&mut work, &inventory, &all);
         }
         sample(&workspace, &mut work)?;
         let own = donor::own(&inventory.past, &inventory.found, &uri);
@@ -216,17 +212,38 @@ fn sample(workspace: &Workspace, work: &mut Work) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn check_space(shelf: &Shelf, work: &Work, reuse: &Reuse) -> Result<(), Failure> {
-    let reserved = work.resume.values().fold(0u64, |sum, begun| sum.saturating_add(begun.allocated));
-    let shared = reuse.shared(&shelf.workspace, PROBE);
-    let needed = blocks(work.fetch.iter().filter(|entry| !shared.contains(entry.path.as_str())));
-    let needed = needed.saturating_sub(reserved);
-    match shelf.workspace.available() {
+/// Removes what is of no use and only holds space, and looks whether there is enough for the rest.
+pub(super) async fn make_room(prepared: Prepared) -> Result<Prepared, Failure> {
+    blocking(move || {
+        for name in &prepared.work.discard {
+            prepared.shelf.workspace.discard(name);
+        }
+        check_space(&prepared)?;
+        Ok(prepared)
+    })
+    .await
+}
+
+fn check_space(prepared: &Prepared) -> Result<(), Failure> {
+    let shared = prepared.reuse.shared(&prepared.shelf);
+    let needed = blocks(prepared.work.fetch.iter().filter(|entry| !shared.contains(entry.path.as_str())));
+    // Before what is set aside: other workers do that at any time.
+    let available = prepared.shelf.workspace.available();
+    let needed = needed.saturating_sub(reserved(prepared));
+    match available {
         Some(available) if available < needed => Err(Failure::NoSpace(format!(
             "the volume has {available} bytes left and {needed} are needed: give the volume a larger size, or include fewer files"
         ))),
         _ => Ok(()),
     }
+}
+
+/// Bytes that are set aside for what is to be fetched, by this worker or by others that write the same file.
+pub(super) fn reserved(prepared: &Prepared) -> u64 {
+    let of = |begun: &Resume| {
+        if is_shared(&begun.temporary) { prepared.shelf.workspace.allocated(&begun.temporary) } else { begun.allocated }
+    };
+    prepared.work.resume.values().fold(0u64, |sum, begun| sum.saturating_add(of(begun)))
 }
 
 /// Says how much there is to do, in files and bytes. The bytes that need not be fetched any more.

@@ -36,6 +36,8 @@ pub(super) struct Resume {
     pub allocated: u64,
     /// Its durable parts, by their index.
     pub parts: BTreeMap<usize, PartRecord>,
+    /// Whether it may have to be made: several workers write it, and no part of it is known.
+    pub create: bool,
 }
 
 impl Resume {
@@ -123,12 +125,32 @@ impl Inventory {
                 let same = part.path == entry.path && part.size == entry.size && part.version == entry.version;
                 same && part.sums().is_some() && part.end() <= staged.size
             });
-            let parts = parts.map(|part| (part.index, part.clone())).collect();
-            Some(Resume { temporary: staged.name.clone(), allocated: staged.allocated, parts })
+            let (temporary, allocated) = (staged.name.clone(), staged.allocated);
+            Some(Resume { temporary, allocated, parts: agreed(parts), create: false })
         };
         let known = self.staged.iter().filter(|_| !entry.version.is_empty()).filter_map(candidate);
-        known.filter(|begun| !begun.parts.is_empty()).max_by_key(|begun| begun.parts.len())
+        // Several workers come to the same choice.
+        known.filter(|begun| !begun.parts.is_empty()).max_by_key(|begun| (begun.parts.len(), begun.temporary.clone()))
     }
+
+    /// Whether a journal speaks of a file with this temporary name that is not there any more: whatever gets the name now is not
+    /// what the journal means.
+    pub(super) fn is_spent(&self, name: &str) -> bool {
+        let is_begun = self.past.parts.contains_key(name) && !self.staged.iter().any(|staged| staged.name == name);
+        is_begun || self.past.records.values().any(|record| record.temporary == name)
+    }
+}
+
+/// The parts that all lines agree on: of two writers, nobody knows who was the last.
+fn agreed<'a>(lines: impl Iterator<Item = &'a PartRecord>) -> BTreeMap<usize, PartRecord> {
+    let (mut parts, mut unsure) = (BTreeMap::<usize, PartRecord>::new(), BTreeSet::new());
+    for line in lines {
+        if parts.insert(line.index, line.clone()).is_some_and(|other| other.blake3 != line.blake3) {
+            unsure.insert(line.index);
+        }
+    }
+    parts.retain(|index, _| !unsure.contains(index));
+    parts
 }
 
 /// Bytes on a file system with blocks of 4 KiB.
@@ -205,6 +227,22 @@ mod tests {
             let work = inventory.work(&[other]).unwrap();
             assert_eq!((work.resume.len(), work.discard.len()), (0, 4));
         }
+    }
+
+    #[test]
+    fn parts_that_lines_disagree_on_do_not_count() {
+        let line = |index, hash: &str| PartRecord {
+            path: "large".into(),
+            size: 3 * PART,
+            version: "1".into(),
+            temporary: "t".into(),
+            length: PART,
+            index,
+            blake3: hash.repeat(32),
+            pieces: vec![],
+        };
+        let lines = [line(0, "00"), line(1, "00"), line(2, "00"), line(0, "11"), line(2, "00"), line(0, "00")];
+        assert_eq!(agreed(lines.iter()).into_keys().collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]

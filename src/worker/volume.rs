@@ -10,6 +10,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,6 +32,8 @@ use super::{failure::Failure, split::share::is_shared};
 const STAGING: &str = "staging";
 const MANIFEST: &str = "manifest.json";
 const MANIFEST_NEXT: &str = "manifest.json.next";
+/// A file, since network file systems lock no folders and let only those lock a file who may write it.
+const LOCK: &str = "lock";
 /// A manifest of as many files as a checkpoint can have fits.
 const MANIFEST_LIMIT: u64 = 1 << 30;
 /// Longest mark of a worker, in bytes.
@@ -72,6 +75,7 @@ pub(super) struct Workspace {
     pub volume: Volume,
     own: OwnedFd,
     staging: OwnedFd,
+    held: Arc<OwnedFd>,
     #[cfg(test)]
     crash: super::tests::Crash,
 }
@@ -170,6 +174,23 @@ impl Volume {
         parsed.map(Some).map_err(|_| Failure::Corrupt(format!("{what} of the volume is not a manifest")))
     }
 
+    /// What the worker with this number has said of its share.
+    pub(super) fn mark(&self, worker: u32) -> Result<Option<String>, Failure> {
+        let opened = open_folder(&self.root, FOLDER)
+            .and_then(|own| openat(own, mark_name(worker), OFlags::RDONLY | OFlags::NONBLOCK | flags(), Mode::empty()));
+        let file = match opened {
+            Ok(handle) => File::from(handle),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(Failure::of_volume(errno, FOLDER)),
+        };
+        let mut text = String::new();
+        match file.take(MARK_LIMIT).read_to_string(&mut text) {
+            Ok(_) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(None),
+            Err(error) => Err(Failure::of_io(&error, FOLDER)),
+        }
+    }
+
     /// Opens a file for reading.
     pub(super) fn file(&self, path: &str) -> Result<File, Errno> {
         let (folder, name) = self.parent(path, false)?;
@@ -204,15 +225,23 @@ impl Workspace {
     pub(super) fn open(path: &Path, alone: bool) -> Result<Self, Failure> {
         let volume = Volume::open(path)?;
         let own = make_folder(&volume.root, FOLDER).map_err(|errno| Failure::of_volume(errno, FOLDER))?;
-        lock(&own, alone)?;
+        let held = openat(&own, LOCK, OFlags::RDWR | OFlags::CREATE | flags(), FILE_MODE)
+            .map_err(|errno| Failure::of_volume(errno, ".checkpoint/lock"))?;
+        lock(&held, alone)?;
         let staging = make_folder(&own, STAGING).map_err(|errno| Failure::of_volume(errno, ".checkpoint/staging"))?;
         Ok(Self {
             volume,
             own,
             staging,
+            held: Arc::new(held),
             #[cfg(test)]
             crash: super::tests::Crash::of(path),
         })
+    }
+
+    /// Keeps other loads away for as long as it lives.
+    pub(super) fn held(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.held)
     }
 
     /// A point at which tests let the process die.
@@ -232,11 +261,13 @@ impl Workspace {
         (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// A journal to be read and written, made if there is none.
+    /// A journal to be read and written, by nobody else meanwhile; made if there is none.
     pub(super) fn journal(&self, name: &str) -> Result<File, Failure> {
         let flags = OFlags::RDWR | OFlags::CREATE | flags();
         let handle = openat(&self.own, name, flags, FILE_MODE)
             .map_err(|errno| Failure::of_volume(errno, ".checkpoint/journal"))?;
+        // Kubernetes may start a worker anew while the one before is still there.
+        lock(&handle, true)?;
         fsync(&self.own).map_err(|errno| Failure::of_volume(errno, FOLDER))?;
         Ok(File::from(handle))
     }
@@ -266,15 +297,9 @@ impl Workspace {
         }
     }
 
-    /// What the worker with this number has said of its share.
-    pub(super) fn mark(&self, worker: u32) -> Result<Option<String>, Failure> {
-        let Some(file) = self.own_file(&mark_name(worker))? else { return Ok(None) };
-        let mut text = String::new();
-        match file.take(MARK_LIMIT).read_to_string(&mut text) {
-            Ok(_) => Ok(Some(text)),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(None),
-            Err(error) => Err(Failure::of_io(&error, FOLDER)),
-        }
+    /// Makes the names of files durable that were removed from the folder that is ours.
+    pub(super) fn settle_own(&self) -> Result<(), Failure> {
+        fsync(&self.own).map_err(|errno| Failure::of_volume(errno, FOLDER))
     }
 
     /// Makes it durable that the worker with this number has brought its share.
@@ -291,12 +316,27 @@ impl Workspace {
             let item = item.map_err(fail)?;
             let name = item.file_name().to_string_lossy().into_owned();
             if name != "." && name != ".." {
-                let stat = statat(&self.staging, item.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+                let stat = match statat(&self.staging, item.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                    // Another worker gave it its own name meanwhile.
+                    Err(Errno::NOENT) => continue,
+                    other => other.map_err(fail)?,
+                };
                 let of = |number: i64| u64::try_from(number).unwrap_or(0);
                 staged.push(Staged { name, size: of(stat.st_size), allocated: of(stat.st_blocks).saturating_mul(512) });
             }
         }
         Ok(staged)
+    }
+
+    /// Whether something has this temporary name.
+    pub(super) fn is_staged(&self, name: &str) -> bool {
+        statat(&self.staging, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Bytes that the file system has set aside for what has this temporary name now.
+    pub(super) fn allocated(&self, name: &str) -> u64 {
+        let stat = statat(&self.staging, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.map_or(0, |stat| u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
     }
 
     /// A new file under a temporary name, with its space reserved where that is possible.
@@ -491,15 +531,15 @@ fn conflict(path: &str) -> Failure {
 }
 
 /// Waits a little: the worker before this one may still be ending.
-fn lock(own: &OwnedFd, alone: bool) -> Result<(), Failure> {
+fn lock(file: &OwnedFd, alone: bool) -> Result<(), Failure> {
     const TRIES: u32 = 20;
     let operation =
         if alone { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
     for tried in 1..=TRIES {
-        match flock(own, operation) {
+        match flock(file, operation) {
             Err(Errno::WOULDBLOCK) if tried < TRIES => std::thread::sleep(Duration::from_millis(250)),
             Err(Errno::WOULDBLOCK) => {
-                return Err(Failure::Volume("another load is at work on this volume".into()));
+                return Err(Failure::Busy("another load is at work on this volume".into()));
             }
             // Not every network file system has locks.
             Ok(()) | Err(_) => return Ok(()),

@@ -124,18 +124,18 @@ impl Reuse {
     }
 
     /// The files that take no space, because they share the blocks of their donors. Blocks.
-    pub(super) fn shared(&self, workspace: &Workspace, name: &str) -> BTreeSet<&str> {
+    pub(super) fn shared(&self, shelf: &Shelf) -> BTreeSet<&str> {
         let mut shared = BTreeSet::new();
         for owner in [Owner::Own, Owner::Sibling] {
             let whole = |like| matches!(like, Likeness::Version | Likeness::Sum | Likeness::Tag);
             let of = self.candidates.iter().filter(|(_, known)| known.donor.owner == owner && whole(known.like));
             let mut of = of.peekable();
-            let Some(from) = of.peek().and_then(|(_, first)| self.open(workspace, first)) else { continue };
-            let Ok(probe) = workspace.create(name, 0, "") else { continue };
+            let Some(from) = of.peek().and_then(|(_, first)| self.open(&shelf.workspace, first)) else { continue };
+            let Ok((name, probe)) = shelf.blank("", 0) else { continue };
             if clone::share(&from, &probe) {
                 shared.extend(of.map(|(path, _)| path.as_str()));
             }
-            workspace.discard(name);
+            shelf.workspace.discard(&name);
         }
         shared
     }
@@ -272,7 +272,8 @@ impl<'a> Taker<'a> {
                 to.workspace.discard(&name);
                 return Err(failure);
             }
-            Ok((from, Arc::new(Target::new(file, name, false)), shared))
+            let target = Target::new(file, name, false).held_by(to.workspace.held());
+            Ok((from, Arc::new(target), shared))
         })
         .await?;
         let bringing = Bringing::new(from, Some((Arc::clone(&target), shared)), size, size, windows);
@@ -316,21 +317,27 @@ impl<'a> Taker<'a> {
         let target = blocking(move || {
             let (name, file) = to.blank(&path, size)?;
             to.begin(&path, &name);
-            Ok(Arc::new(Target::new(file, name, false)))
+            Ok(Arc::new(Target::new(file, name, false).held_by(to.workspace.held())))
         });
         let target = target.await?;
         let (source, named) = (Arc::new(source), Arc::new(entry.clone()));
-        for (index, sums) in &equal {
-            let (from, to, index, path) = (Arc::clone(&source), Arc::clone(&target), *index, entry.path.clone());
-            // Whether these bytes are still those that were read is seen when the file is compared with the sums of its store.
-            let copy =
-                move || clone::part(&from, to.file(), index, size).map_err(|error| Failure::of_io(&error, &path));
-            blocking(copy).await?;
+        let mut kept = Vec::new();
+        for (index, sums) in equal {
+            let (from, to, part) = (Arc::clone(&source), Arc::clone(&target), (index, sums.clone()));
+            match blocking(move || Ok(clone::part(&from, to.file(), size, part))).await? {
+                Ok(true) => {}
+                Err(error) if is_full(&error) => return Err(Failure::of_io(&error, &entry.path)),
+                changed => {
+                    tracing::warn!(path = entry.path, part = index, ?changed, "what is there changed: fetching it");
+                    continue;
+                }
+            }
             self.count(PART.min(size - index as u64 * PART));
+            kept.push((index, sums.clone()));
             let (entry, target) = (Arc::clone(&named), Arc::clone(&target));
-            told(events, Event::Part { entry, target, index, sums: sums.clone() }).await?;
+            told(events, Event::Part { entry, target, index, sums }).await?;
         }
-        Ok(equal)
+        Ok(kept)
     }
 
     /// Reads all of a donor; none when that fails for a reason that is not the volume's.
@@ -356,8 +363,7 @@ impl<'a> Taker<'a> {
                 }
                 Ok(None) => return Ok(Some(bringing.finish())),
                 Err(error) => {
-                    let full = matches!(Errno::from_io_error(&error), Some(Errno::NOSPC | Errno::DQUOT));
-                    if full {
+                    if is_full(&error) {
                         return Err(Failure::of_io(&error, &entry.path));
                     }
                     tracing::warn!(path = entry.path, %error, "what is there cannot be read: fetching it");
@@ -382,6 +388,10 @@ impl<'a> Taker<'a> {
             progress.bytes_reused -= bytes.min(progress.bytes_reused);
         });
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
 }
 
 /// Whether a donor is what was once loaded.

@@ -2,7 +2,10 @@
 
 use crate::{
     contract::{LoadTask, digest::filter_hash},
-    worker::{failure::Failure, volume::Workspace},
+    worker::{
+        failure::Failure,
+        volume::{Volume, Workspace},
+    },
 };
 
 /// What was shared out, and among how many: marks of anything else do not count.
@@ -20,14 +23,14 @@ impl Mark {
     }
 
     /// Whether this worker's share is there.
-    pub(super) fn is_set(&self, workspace: &Workspace, worker: u32) -> Result<bool, Failure> {
-        Ok(workspace.mark(worker)?.as_deref() == Some(self.text.as_str()))
+    pub(super) fn is_set(&self, volume: &Volume, worker: u32) -> Result<bool, Failure> {
+        Ok(volume.mark(worker)?.as_deref() == Some(self.text.as_str()))
     }
 
     /// Whether all shares are there.
-    pub(super) fn is_set_by_all(&self, workspace: &Workspace) -> Result<bool, Failure> {
+    pub(super) fn is_set_by_all(&self, volume: &Volume) -> Result<bool, Failure> {
         for worker in 0..self.workers {
-            if !self.is_set(workspace, worker)? {
+            if !self.is_set(volume, worker)? {
                 return Ok(false);
             }
         }

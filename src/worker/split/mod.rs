@@ -15,11 +15,12 @@ use crate::{
 };
 
 use super::{
-    copy::{Copied, Copier, Shelf},
+    copy::{Copied, Copier},
     failure::{Failure, blocking},
     load::{self, Prepared, ROUNDS},
     progress::{ProgressSink, Stage},
     transfer,
+    volume::Volume,
 };
 
 use mark::Mark;
@@ -40,37 +41,47 @@ pub(super) async fn load(
     progress.enter(Stage::Listing);
     let (_, wanted) = load::wanted(load, &**storage).await?;
     let share = Share::of(&wanted, (load.worker, load.workers), &load.group, storage.in_sequence());
-    let prepared = load::prepare(volume, sibling, storage.uri(), wanted, Some(share.clone())).await?;
-    let shelf = Arc::clone(&prepared.shelf);
     let mark = Mark::of(load);
     let worker = load.worker;
-    let facts = if is_set(&shelf, &mark, worker).await? {
-        drop(prepared);
+    let facts = if look(volume, &mark, move |mark, volume| mark.is_set(volume, worker)).await? {
         TransferFacts::default()
     } else {
+        let prepared = load::prepare(volume, sibling, storage.uri(), wanted, Some(share.clone())).await?;
+        let shelf = Arc::clone(&prepared.shelf);
         let facts = bring(storage, progress, prepared, &share).await?;
-        let (mark, shelf) = (mark.clone(), Arc::clone(&shelf));
+        let mark = mark.clone();
         blocking(move || mark.set(&shelf.workspace, worker)).await?;
         facts
     };
     // Whoever sees all marks loads the whole, which takes that nobody else is at work on the volume.
-    if blocking(move || mark.is_set_by_all(&shelf.workspace)).await? {
-        let mut report = load::whole(task, load, storage, volume, sibling, progress).await?;
-        if let Some(whole) = &mut report.transfer {
-            whole.bytes_fetched += facts.bytes_fetched;
-            whole.bytes_reused += facts.bytes_reused;
-            whole.milliseconds += facts.milliseconds;
+    if look(volume, &mark, Mark::is_set_by_all).await? {
+        match load::whole(task, load, storage, volume, sibling, progress).await {
+            // Another one does: when it fails, it is the one that is started again.
+            Err(Failure::Busy(message)) => tracing::info!(message, "others see to the whole"),
+            Err(failure) => return Err(failure),
+            Ok(mut report) => {
+                if let Some(whole) = &mut report.transfer {
+                    whole.bytes_fetched += facts.bytes_fetched;
+                    whole.bytes_reused += facts.bytes_reused;
+                    whole.milliseconds += facts.milliseconds;
+                }
+                return Ok(report);
+            }
         }
-        return Ok(report);
     }
     let message = format!("share {} of {} is in the volume, others are still being loaded", worker + 1, load.workers);
     let report = Report::new(TaskKind::Load, Outcome::Good, Reason::Loading, message);
     Ok(Report { transfer: Some(facts), ..report })
 }
 
-async fn is_set(shelf: &Arc<Shelf>, mark: &Mark, worker: u32) -> Result<bool, Failure> {
-    let (shelf, mark) = (Arc::clone(shelf), mark.clone());
-    blocking(move || mark.is_set(&shelf.workspace, worker)).await
+/// Looks at the marks of a volume, which somebody else may be at work on.
+async fn look(
+    volume: &Path,
+    mark: &Mark,
+    at: impl FnOnce(&Mark, &Volume) -> Result<bool, Failure> + Send + 'static,
+) -> Result<bool, Failure> {
+    let (volume, mark) = (volume.to_owned(), mark.clone());
+    blocking(move || at(&mark, &Volume::open(&volume)?)).await
 }
 
 /// Makes a share durable.
@@ -81,8 +92,7 @@ async fn bring(
     share: &Share,
 ) -> Result<TransferFacts, Failure> {
     let begun = Instant::now();
-    let Prepared { shelf, work, reuse } = prepared;
-    load::check_space(&shelf, &work, &reuse)?;
+    let Prepared { shelf, work, reuse } = load::make_room(prepared).await?;
     let files = share.whole_files().count() as u64;
     let kept = load::announce(&work, (files, share.bytes()), progress);
     let (mut fetch, mut resume) = (work.fetch.clone(), work.resume.clone());

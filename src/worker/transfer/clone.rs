@@ -10,6 +10,7 @@ use crate::storage::Window;
 use super::{
     PART, PartSums,
     hash::{self, PartHash, PartHasher},
+    is_part,
     pool::CHUNK,
     sums::{Check, OrderedSums, PieceSums},
     target::Target,
@@ -152,8 +153,19 @@ fn copy(from: &File, to: &File, range: Range<u64>) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Copies a part to its place in a file of `wanted` bytes. Blocks.
-pub(in crate::worker) fn part(from: &File, target: &File, index: usize, wanted: u64) -> io::Result<()> {
+/// Brings a part to its place in a file of `wanted` bytes. False when it is not there then: the donor may have changed since its
+/// hash was taken. Blocks.
+pub(in crate::worker) fn part(
+    from: &File,
+    target: &File,
+    wanted: u64,
+    (index, sums): (usize, PartSums),
+) -> io::Result<bool> {
+    copy_part(from, target, index, wanted)?;
+    is_part(target.try_clone()?, wanted, Some((index, sums)))
+}
+
+fn copy_part(from: &File, target: &File, index: usize, wanted: u64) -> io::Result<()> {
     let start = index as u64 * PART;
     let range = start..(start + PART).min(wanted);
     if copy(from, target, range.clone())? {
@@ -258,6 +270,24 @@ mod tests {
         assert_eq!((brought.hash, brought.wrong.len()), (blake3::hash(&old), 0));
         let parts = equal_parts(&windows, &brought.wrong, old.len() as u64, new.len() as u64, &brought.parts);
         assert_eq!(parts.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn a_part_of_a_donor_that_changed_since_it_was_read_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, size) = (folder.path().join("from"), 2 * PART);
+        let mut bytes = sample(size);
+        std::fs::write(&path, &bytes).unwrap();
+        let open = || File::options().read(true).write(true).open(&path).unwrap();
+        let brought = run(Bringing::new(open(), None, size, size, vec![])).unwrap();
+        let sums = |index: usize| (index, PartSums { hash: brought.parts[index], pieces: vec![] });
+        bytes[0] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let to = tempfile::tempfile().unwrap();
+        assert!(!part(&open(), &to, size, sums(0)).unwrap());
+        assert!(part(&open(), &to, size, sums(1)).unwrap());
+        open().set_len(PART).unwrap();
+        assert!(part(&open(), &to, size, sums(1)).is_err(), "it is shorter than it was");
     }
 
     #[test]

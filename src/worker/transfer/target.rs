@@ -3,8 +3,11 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
-    sync::atomic::{AtomicBool, Ordering},
+    os::{fd::OwnedFd, unix::fs::FileExt},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::{
@@ -24,13 +27,19 @@ pub(in crate::worker) struct Target {
     /// The temporary name.
     pub name: String,
     direct: AtomicBool,
+    _held: Option<Arc<OwnedFd>>,
 }
 
 impl Target {
     /// A file that is open for reading and writing, for direct I/O if `direct` is set and its file system takes that.
     pub(in crate::worker) fn new(file: File, name: String, direct: bool) -> Self {
         let taken = direct && set_direct(&file, true);
-        Self { file, name, direct: AtomicBool::new(taken) }
+        Self { file, name, direct: AtomicBool::new(taken), _held: None }
+    }
+
+    /// Keeps the lock of the volume until the last write has ended: a transfer that is given up waits for none of them.
+    pub(in crate::worker) fn held_by(self, lock: Arc<OwnedFd>) -> Self {
+        Self { _held: Some(lock), ..self }
     }
 
     /// The file, to be made durable.
@@ -40,7 +49,7 @@ impl Target {
 
     /// Lets go of what is durable and still in the page cache.
     pub(in crate::worker) fn drop_cache(&self) {
-        if !self.direct.load(Ordering::Relaxed) {
+        if !self.direct.load(Ordering::Acquire) {
             _ = fadvise(&self.file, 0, None, Advice::DontNeed);
         }
     }
@@ -48,7 +57,7 @@ impl Target {
     /// Writes the bytes at an offset that is a whole number of chunks. What direct I/O has to write beyond the file's end is cut
     /// off by [`Target::finish`].
     pub(super) fn write(&self, buffer: &mut Buffer, offset: u64) -> io::Result<()> {
-        if self.direct.load(Ordering::Relaxed) {
+        if self.direct.load(Ordering::Acquire) {
             match self.file.write_all_at(buffer.blocks(), offset) {
                 // Some file systems take the flag and refuse the writes.
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => self.give_up_direct(),
@@ -78,14 +87,16 @@ impl Target {
     }
 
     fn give_up_direct(&self) {
-        if self.direct.swap(false, Ordering::Relaxed) {
+        if self.direct.load(Ordering::Acquire) {
             set_direct(&self.file, false);
+            // Not before: whoever sees this writes and reads what direct I/O would refuse.
+            self.direct.store(false, Ordering::Release);
         }
     }
 }
 
 /// [`Target::finish`] on a thread that may block.
-pub(in crate::worker) async fn finish(target: std::sync::Arc<Target>, size: u64, path: String) -> Result<(), Failure> {
+pub(in crate::worker) async fn finish(target: Arc<Target>, size: u64, path: String) -> Result<(), Failure> {
     blocking(move || target.finish(size).map_err(|error| Failure::of_io(&error, &path))).await
 }
 
