@@ -14,7 +14,8 @@ use super::super::{
 };
 
 /// How it answers: the headers `X-Error-Code` and `X-Error-Message`, as `huggingface_hub` reads them.
-pub(super) static MANNERS: Manners = Manners { server: "a Hugging Face Hub", codes: CODES, code, headers: &[LOCATION] };
+pub(super) static MANNERS: Manners =
+    Manners { server: "a Hugging Face Hub", codes: CODES, code, headers: &[LOCATION], elements: &[] };
 
 /// Codes that may be shown.
 const CODES: &[&str] =

@@ -87,7 +87,13 @@ impl HuggingFace {
             endpoint::parse(connection.endpoint.as_deref().unwrap_or(SERVER), connection.insecure, field)?;
         let authorities = authorities(connection.ca.as_deref(), "storage.huggingFace.caBundle", mounts)?;
         let connector = Connector { authorities, timeouts, manners: &answers::MANNERS, link_local: false };
-        let place = Place { host, field, has_ca: connection.ca.is_some(), manners: &answers::MANNERS };
+        let place = Place {
+            host,
+            field,
+            named_by: "storage.huggingFace.endpoint",
+            has_ca: connection.ca.is_some(),
+            manners: &answers::MANNERS,
+        };
         let repository = Repository { place, task: task.clone() };
         let client = connector.client(server.scheme() == "http");
         let client = client.map_err(|error| repository.explain(&error, Asked::Listing))?;
@@ -111,7 +117,7 @@ impl HuggingFace {
             Some(token) => Some(token),
             None => word(files, &keys, HUGGING_FACE_KEYS[1])?,
         };
-        let token = token.ok_or_else(|| files.missing(HUGGING_FACE_KEYS[0]))?;
+        let token = token.ok_or_else(|| files.missing("HF_TOKEN, nor token"))?;
         if !may_have_bearer(&self.server, OWN, keys.get(ALLOWED_HOSTS).map(String::as_str)) {
             return Err(StorageError::AccessDenied(format!(
                 "the token is only sent to the Hub's own hosts, not to {}: list it in the key {ALLOWED_HOSTS} of Secret {}",
@@ -160,15 +166,12 @@ impl HuggingFace {
                 .chain(id)
                 .chain(["revision", self.repository.task.revision.as_str()]),
         )?;
-        let (_, body) = patience.with(|| self.fetch(&url)).await?;
+        let (headers, body) = patience.with(|| self.fetch(&url)).await?;
         let answer: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
         let commit = answer.as_ref().and_then(|answer| answer.get("sha")?.as_str());
         let commit = commit.filter(|sha| sha.len() >= 40 && sha.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let commit: Arc<str> = commit
-            .ok_or_else(|| {
-                let host = &self.repository.place.host;
-                StorageError::Unreachable(format!("{host} does not say which commit the revision is: it may be no Hub"))
-            })?
+            .ok_or_else(|| self.repository.place.not_asked_for(&headers, &body, "the commit of the revision"))?
             .into();
         *self.commit.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&commit));
         Ok(commit)
@@ -185,7 +188,8 @@ impl HuggingFace {
         let mut seen = 0;
         loop {
             let (headers, body) = patience.with(|| self.fetch(&url)).await?;
-            let items: Vec<Item> = serde_json::from_slice(&body).map_err(|_| self.no_tree())?;
+            let items: Vec<Item> = serde_json::from_slice(&body)
+                .map_err(|_| self.repository.place.not_asked_for(&headers, &body, "the tree of a repository"))?;
             seen += items.len();
             gathering.add(items.into_iter().filter_map(Item::object))?;
             match listing::next(headers.get(LINK), &url) {

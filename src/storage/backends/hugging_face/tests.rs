@@ -159,7 +159,7 @@ async fn kinds_of_refusals_are_told_apart() {
         (400, "", false, Reason::InvalidSpec, "may not be a Hub"),
         (429, "", false, Reason::Unreachable, "429"),
         (503, "", false, Reason::Unreachable, "503"),
-        (200, "", false, Reason::Unreachable, "may be no Hub"),
+        (200, "", false, Reason::InvalidSpec, "web page instead of the commit"),
     ];
     let (_folder, mounts) = testing::secret(&[("HF_TOKEN", "hf_canary"), ("allowedHosts", "127.0.0.1")]);
     for (status, headers, secret, reason, part) in table {
@@ -240,7 +240,7 @@ async fn tokens_only_go_to_hosts_that_the_secret_lists() {
     );
     let (_folder, mounts) = testing::secret(&[("allowedHosts", "127.0.0.1")]);
     let missing = open_in(&with_secret(&server.url()), &mounts).err().unwrap();
-    assert_eq!(missing.to_string(), "Secret hub has no key HF_TOKEN");
+    assert_eq!(missing.to_string(), "Secret hub has no key HF_TOKEN, nor token");
 }
 
 #[tokio::test]
