@@ -8,8 +8,8 @@ pub mod paths;
 
 #[cfg(feature = "operator")]
 pub use backends::{
-    Azure, Folder, Gcs, Http, HuggingFace, Inline, Mounts, PickleEncoder, Pieces, Remote, Retry, S3, Storage, Timeouts,
-    identity, open,
+    Azure, Folder, Gcs, Http, HuggingFace, Inline, Mounts, Person, PickleEncoder, Pieces, Remote, Retry, S3, Storage,
+    Timeouts, identity, identity_of_a_person, open,
 };
 pub use checksum::{Checksum, Window};
 
