@@ -56,7 +56,7 @@ impl Shelf {
         workspace: Workspace,
         journal: Journal,
         present: impl IntoIterator<Item = String>,
-        names: String,
+        names: &str,
     ) -> Self {
         let names = format!("{names}{:08x}", rand::random::<u32>());
         Self {

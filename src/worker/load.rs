@@ -186,7 +186,7 @@ pub(super) async fn prepare(
         let reuse = Reuse::plan(anew, &uri, own, sibling, &workspace);
         let present = inventory.found.into_iter().map(|found| found.path);
         let names = share.map(|share| share.own_names()).unwrap_or_default();
-        let shelf = Arc::new(Shelf::new(workspace, journal, present, names));
+        let shelf = Arc::new(Shelf::new(workspace, journal, present, &names));
         Ok(Prepared { shelf, work, reuse })
     })
     .await

@@ -19,7 +19,7 @@ use crate::{paths, python};
 
 use super::measure::{Usage, measure, spread};
 use super::{machine, product, remove, table};
-use program::{Program, Programs};
+use program::{BEFORE, Program, Programs};
 use scenario::{Kind, Scenario};
 
 const REQUIREMENTS: &str = "load-bench-requirements.txt";
@@ -94,7 +94,7 @@ fn measured_once(programs: &Programs, program: Program, scenario: &Scenario, roo
     fs::create_dir_all(&target)?;
     fs::create_dir_all(&work)?;
     if let Some(before) = &scenario.before {
-        capture(&mut programs.command(program, scenario, before, &target, "before")?)?;
+        capture(&mut programs.command(program, scenario, before, &target, BEFORE)?)?;
     }
     let mut command = programs.command(program, scenario, &scenario.server, &target, "bench")?;
     _ = scenario.server.take_counts();

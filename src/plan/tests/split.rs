@@ -61,10 +61,10 @@ fn a_volume_that_one_pod_can_write_is_not_loaded_by_several() {
         life.pass();
         life
     };
-    let conditions = life.status().conditions;
-    let ready = conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
-    assert_eq!(ready.reason, "InvalidSpec");
-    assert!(ready.message.contains("volumes[0].parallelism") && ready.message.contains("ReadWriteMany"), "{ready:?}");
+    assert_eq!(life.condition(ConditionType::Validated), "False InvalidSpec");
+    let message =
+        life.status().conditions.into_iter().find(|condition| condition.type_ == "Validated").unwrap().message;
+    assert!(message.contains("volumes[0].parallelism") && message.contains("ReadWriteMany"), "{message}");
 }
 
 fn pod(job: &str, second: i64, report: &Report, code: i32) -> Pod {

@@ -26,6 +26,9 @@ use crate::{
 /// What reads of a [`Fake`] bring: a file's index, a range, and how often that file was read before.
 pub(super) type Content = dyn Fn(usize, Range<u64>, usize) -> Result<Vec<u8>, StorageError> + Send + Sync;
 
+/// What was read: files' indices and ranges.
+type Reads = Arc<Mutex<Vec<(usize, Range<u64>)>>>;
+
 /// A storage of any size whose bytes are made when they are read. Clones count together.
 #[derive(Clone)]
 pub(super) struct Fake {
@@ -35,7 +38,7 @@ pub(super) struct Fake {
     pub uri: String,
     /// What the storage holds of files besides the checksums of its listing, by their path.
     pub windows: BTreeMap<String, Vec<Window>>,
-    pub reads: Arc<Mutex<Vec<(usize, Range<u64>)>>>,
+    pub reads: Reads,
     active: Arc<AtomicUsize>,
     pub most: Arc<AtomicUsize>,
     pub bytes: Arc<AtomicU64>,

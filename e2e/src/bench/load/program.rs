@@ -11,6 +11,9 @@ use super::scenario::{Kind, Scenario};
 use crate::folder_server::{BUCKET, REPOSITORY, Server, authority};
 use crate::paths;
 
+/// The claim of what was loaded before something changed.
+pub(super) const BEFORE: &str = "before";
+
 /// Who fetches.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Program {
@@ -66,7 +69,9 @@ impl Programs {
         let fetch = match program {
             Program::Product => {
                 let manifest = target.with_extension("yaml");
-                fs::write(&manifest, manifest_of(scenario.kind, &endpoint, claim)?)?;
+                // What changed since is loaded into a claim of its own beside the first.
+                let earlier = scenario.before.as_ref().map(|_| BEFORE).filter(|before| *before != claim);
+                fs::write(&manifest, manifest_of(scenario.kind, &endpoint, claim, earlier)?)?;
                 let mut command = Command::new(&self.product);
                 command.arg("run").arg("-f").arg(manifest).arg("--volumes").arg(target);
                 return Ok(command);
@@ -96,7 +101,7 @@ impl Programs {
 }
 
 /// A Checkpoint of everything that the server has.
-fn manifest_of(kind: Kind, endpoint: &str, claim: &str) -> Result<String> {
+fn manifest_of(kind: Kind, endpoint: &str, claim: &str, earlier: Option<&str>) -> Result<String> {
     let mut text = String::new();
     let (path, storage) = match kind {
         Kind::Hub => {
@@ -116,10 +121,11 @@ fn manifest_of(kind: Kind, endpoint: &str, claim: &str) -> Result<String> {
             (format!("s3://{BUCKET}"), storage)
         }
     };
+    let reuse = earlier.map(|earlier| format!(", reuseFrom: {earlier}")).unwrap_or_default();
     write!(
         text,
         "apiVersion: checkpoints.dev/v1alpha1\nkind: Checkpoint\nmetadata: {{name: {claim}}}\nspec:\n  path: {path}\n  \
-         storage: {{{storage}}}\n  volumes: [{{claimName: {claim}}}]\n"
+         storage: {{{storage}}}\n  volumes: [{{claimName: {claim}{reuse}}}]\n"
     )?;
     Ok(text)
 }
