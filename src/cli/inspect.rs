@@ -15,7 +15,7 @@ use crate::{
     },
     local::{self, Display, Documents, LocalError, Perform, Run, Settings, condition},
     output::{self, report},
-    storage::identity,
+    storage::identity_of_a_person,
 };
 
 pub use source::SourceArguments;
@@ -111,11 +111,12 @@ pub async fn inspect(
 /// The manifest that asks for this inspection.
 fn question(arguments: &InspectArguments) -> Result<(Documents, Settings), String> {
     let mut documents = Documents::default();
-    let mut settings = Settings { environment: identity(), ..Settings::default() };
+    let mut settings = Settings { environment: identity_of_a_person(), ..Settings::default() };
     let (path, storage) = if arguments.target.contains("://") {
         if arguments.target.starts_with("pvc://") {
             return Err("there are no claims here: name the folder itself".to_owned());
         }
+        source::as_person(&arguments.source, &mut settings.environment);
         (arguments.target.clone(), source::storage(&arguments.target, &arguments.source, &mut documents)?)
     } else {
         settings.places.insert(FOLDER.to_owned(), folder(&arguments.target)?);
@@ -241,6 +242,19 @@ mod tests {
         fs::write(folder.path().join("allowedHosts"), "only.test").unwrap();
         let (documents, _) = question(&arguments(&format!("hf://o/n --endpoint https://mirror {secrets}"))).unwrap();
         assert_eq!(documents.secrets.values().next().unwrap()["allowedHosts"], b"only.test");
+    }
+
+    #[test]
+    fn a_token_of_the_hub_stays_with_its_person() {
+        let named = |text: &str, name: &str| question(&arguments(text)).unwrap().1.environment.get(name).cloned();
+        // The worker knows where a token may go: no Secret is made of it.
+        let (documents, _) = question(&arguments("hf://org/name")).unwrap();
+        let intent = validate(&documents.checkpoints[0]).unwrap();
+        assert!(documents.secrets.is_empty() && intent.source.secret().is_none());
+        let typed = named("hf://org/name --endpoint https://mirror:1", "HF_ENDPOINT");
+        assert_eq!(typed.as_deref(), Some("https://mirror:1"));
+        let anonymous = named("hf://org/name --anonymous", "HF_HUB_DISABLE_IMPLICIT_TOKEN");
+        assert_eq!(anonymous.as_deref(), Some("1"));
     }
 
     #[test]

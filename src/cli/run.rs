@@ -9,7 +9,7 @@ use crate::{
     api::Checkpoint,
     local::{self, Display, Documents, LocalError, Perform, Settings, exit_code},
     output::{self, Format, status},
-    storage::identity,
+    storage::identity_of_a_person,
     yaml::{self, YamlError},
 };
 
@@ -26,8 +26,10 @@ pub struct RunArguments {
     #[arg(long, value_name = "DIR", default_value = "./volumes")]
     pub volumes: PathBuf,
     /// A folder with one subfolder a Secret or `ConfigMap`, and in it one file a key. Without it, and for Secrets that are
-    /// not there, `AWS_ACCESS_KEY_ID`, `AZURE_STORAGE_KEY`, `HF_TOKEN` and their fellows are taken from the environment, and the
-    /// key of a service account of Google Cloud from the file that `GOOGLE_APPLICATION_CREDENTIALS` names.
+    /// not there, `AWS_ACCESS_KEY_ID`, `AZURE_STORAGE_KEY`, `HF_TOKEN` and their fellows are taken from the environment, the
+    /// key of a service account of Google Cloud from the file that `GOOGLE_APPLICATION_CREDENTIALS` names, and a token of the Hub
+    /// from the file of a login. Repositories of the Hub without credentials are read with your own token, if there is one;
+    /// `HF_ENDPOINT` names another Hub than huggingface.co.
     #[arg(long, value_name = "DIR")]
     pub secrets: Option<PathBuf>,
     /// How often to wait for another attempt when the source could not be reached or a load failed.
@@ -58,7 +60,7 @@ pub async fn run(
     let settings = Settings {
         volumes: arguments.volumes,
         secrets: arguments.secrets,
-        environment: identity(),
+        environment: identity_of_a_person(),
         retries: arguments.retries,
         places: BTreeMap::new(),
     };

@@ -48,3 +48,7 @@ pub const HUGGING_FACE_KEYS: [&str; 3] = ["HF_TOKEN", "token", ALLOWED_HOSTS];
 pub const ALLOWED_HOSTS: &str = "allowedHosts";
 /// Beginnings of the names of environment variables that carry the identity of a pod or a user.
 pub const IDENTITY_PREFIXES: [&str; 4] = ["AWS_", "AZURE_", "GOOGLE_", "HF_"];
+/// Environment variables that say where a person's files are, such as the token of a login.
+pub const PERSON_VARIABLES: [&str; 2] = ["HOME", "XDG_CACHE_HOME"];
+/// Environment variable of the Hub's tools: the server that is meant when nothing names another one.
+pub const HUB_ENDPOINT: &str = "HF_ENDPOINT";

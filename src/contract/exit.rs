@@ -11,7 +11,7 @@ pub const DONE: u8 = 0;
 pub const RETRY: u8 = 1;
 /// The task or the spec cannot be carried out.
 pub const BAD_REQUEST: u8 = 10;
-/// The source does not exist.
+/// The source, or a part of it, does not exist.
 pub const NOT_FOUND: u8 = 11;
 /// The storage refuses the credentials.
 pub const ACCESS_DENIED: u8 = 12;
@@ -31,7 +31,7 @@ pub const TERMINAL: [i32; 10] = [10, 11, 12, 13, 14, 15, 16, 17, 18, 19];
 #[must_use]
 pub fn code(reason: Reason) -> u8 {
     match reason {
-        Reason::NotFound => NOT_FOUND,
+        Reason::NotFound | Reason::Empty | Reason::Incomplete => NOT_FOUND,
         Reason::AccessDenied => ACCESS_DENIED,
         Reason::InsufficientSpace => NO_SPACE,
         Reason::Corrupt | Reason::DigestMismatch => CORRUPT,

@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::contract::environment;
+use crate::{contract::environment, storage::Person};
 
 use super::{Documents, LocalError, documents::Files, world::is_dns_subdomain};
 
@@ -52,6 +52,12 @@ impl Keyring {
         self.environment.clone()
     }
 
+    /// Who runs the command.
+    #[must_use]
+    pub fn person(&self) -> Person {
+        Person::of(&self.environment)
+    }
+
     /// A folder with these keys of the Secret, one file each; an empty one when there are none.
     ///
     /// # Errors
@@ -72,8 +78,12 @@ impl Keyring {
         Ok(folder)
     }
 
-    /// The variable of the key's name; for a service account of Google Cloud the file that its usual variable names.
+    /// The variable of the key's name; for a token of the Hub also the file of a login, for a service account of Google Cloud the
+    /// file that its usual variable names.
     fn variable(&self, key: &str) -> Result<Option<Vec<u8>>, LocalError> {
+        if key == environment::HUGGING_FACE_KEYS[0] {
+            return Ok(self.person().token()?.map(String::into_bytes));
+        }
         if key != environment::GCS_KEYS[0] {
             return Ok(self.environment.get(key).map(|value| value.clone().into_bytes()));
         }

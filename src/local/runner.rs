@@ -17,7 +17,7 @@ use crate::{
     api::Checkpoint,
     contract::{ConditionType, Reason, Report, Task, TaskKind, environment},
     plan::{Config, Plan, plan},
-    storage::Mounts,
+    storage::{Mounts, StorageError},
     worker::{self, ProgressSink},
 };
 
@@ -74,6 +74,9 @@ pub enum LocalError {
     /// Two runs on one folder would overwrite each other's work.
     #[error("another run uses this folder (it holds {}); wait for it, or choose another --volumes", .0.display())]
     InUse(PathBuf),
+    /// Credentials of the person who runs this.
+    #[error(transparent)]
+    Credentials(#[from] StorageError),
     /// A Job without a task: the plan is of another version than this program.
     #[error("the Job {0} holds no task that this version understands")]
     NoTask(String),
@@ -253,7 +256,8 @@ impl Laptop<'_> {
     /// What the kubelet would mount into the Job's pod.
     fn mounts(&self, job: &Job) -> Result<Mounts, LocalError> {
         let namespace = job.metadata.namespace.clone().unwrap_or_default();
-        let mut mounts = Mounts { identity: self.keyring.identity(), ..Mounts::default() };
+        let (identity, person) = (self.keyring.identity(), Some(self.keyring.person()));
+        let mut mounts = Mounts { identity, person, ..Mounts::default() };
         let Some(spec) = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref()) else { return Ok(mounts) };
         let Some(container) = spec.containers.first() else { return Ok(mounts) };
         mounts.inline = variable(job, environment::INLINE).and_then(|bytes| String::from_utf8(bytes).ok());

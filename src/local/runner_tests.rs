@@ -331,6 +331,12 @@ async fn secrets_come_from_the_manifest_a_folder_or_the_environment() {
         drop(keyring);
         assert!(!found.exists(), "nothing is left behind");
     }
+    let login = bench.folder.path().join("token");
+    fs::write(&login, "hf_login\n").unwrap();
+    let environment = BTreeMap::from([("HF_TOKEN_PATH".to_owned(), login.display().to_string())]);
+    let keyring = Keyring::new(&Documents::default(), None, environment).unwrap();
+    let found = keyring.credentials("default", "hub", &environment::HUGGING_FACE_KEYS).unwrap();
+    assert_eq!(fs::read_to_string(found.join("HF_TOKEN")).unwrap(), "hf_login");
     bench.settings.secrets = Some(folder);
     bench.run(MANIFEST).await.unwrap();
     let keyring = Keyring::new(&Documents::default(), bench.settings.secrets.clone(), BTreeMap::new()).unwrap();

@@ -334,8 +334,9 @@ fn refuse(scene: &Scene<'_>, draft: &mut Draft, problem: &validate::InvalidSpec)
     }
     let failed = State::failed(problem.reason, problem.message.clone());
     let not_looked = State::unknown(Reason::Checking, "the source was not looked at: the spec cannot be carried out");
+    // As when a worker finds it: the first condition, which is also that of Ready, says what to do.
     let (reachable, validated) = if problem.reason == Reason::InvalidSpec {
-        (not_looked.clone(), failed)
+        (failed.clone(), failed)
     } else {
         (failed, State::unknown(Reason::Validating, "not validated: the source cannot be read"))
     };

@@ -259,8 +259,43 @@ mod tests {
         assert_eq!((task.region.as_str(), task.path.as_str(), task.virtual_hosted), ("eu", "p", false));
         let task = s3(json!({"path": "s3://b-b/p?endpoint_override=minio:9000"}));
         assert_eq!(task.endpoint.as_deref(), Some("https://minio:9000"));
-        let refused = check(json!({"path": "s3://b-b/p?endpoint_override=minio:9000&scheme=http"})).unwrap_err();
-        assert_eq!(refused.reason, Reason::InsecureEndpoint);
+        let task = s3(json!({"path": "s3://b-b/p?endpoint_override=https://minio:9000&scheme=http"}));
+        assert_eq!(task.endpoint.as_deref(), Some("https://minio:9000"), "what the endpoint says itself");
+        let task = s3(json!({"path": "s3://b-b/p?region=eu-west-1", "storage": {"s3": {"region": "us-east-1"}}}));
+        assert_eq!((task.region.as_str(), task.endpoint, task.virtual_hosted), ("eu-west-1", None, true));
+        let of = |query: &str| check(json!({"path": format!("s3://b-b/p?{query}")})).unwrap_err();
+        for (query, reason, part) in [
+            ("endpoint_override=minio:9000&scheme=http", Reason::InsecureEndpoint, "storage.s3.insecure: true"),
+            ("endpoint_override=http%3A%2F%2Fminio%3A9000", Reason::InvalidSpec, "never percent-decoded"),
+            ("endpoint_override=minio:9000&scheme=ftp", Reason::InvalidSpec, "ftp://minio:9000"),
+            ("endpoint_override=u:p@minio", Reason::InvalidSpec, "storage.s3.endpoint"),
+            ("endpoint_override=", Reason::InvalidSpec, "storage.s3.endpoint"),
+            ("anonymous=true", Reason::InvalidSpec, "only endpoint_override, scheme and region"),
+            ("region", Reason::InvalidSpec, "\"region\" is not understood"),
+            ("region=eu", Reason::InvalidSpec, "no region of Amazon"),
+        ] {
+            let refused = of(query);
+            assert_eq!(refused.reason, reason, "{query}: {refused}");
+            assert!(refused.message.contains(part), "{query}: {refused}");
+        }
+    }
+
+    #[test]
+    fn regions_of_amazon_are_told_from_what_is_none() {
+        let of = |region: &str, endpoint: Option<&str>| {
+            check(json!({"path": "p", "storage": {"s3": {"bucket": "b", "region": region, "endpoint": endpoint}}}))
+        };
+        for region in
+            ["us-east-1", "ap-southeast-15", "us-gov-west-1", "cn-north-1", "eusc-de-east-1", "us-isob-east-1"]
+        {
+            assert!(of(region, None).is_ok(), "{region}");
+        }
+        for region in ["eu", "eu-west", "eu-west-1a", "EU-WEST-1", "eu_west_1", "Ireland", "eu--1", "1", "-"] {
+            let refused = of(region, None).unwrap_err();
+            assert_eq!(refused.reason, Reason::InvalidSpec, "{region}");
+            assert!(refused.message.contains(&format!("storage.s3.region: {region:?}")), "{refused}");
+            assert!(of(region, Some("https://minio:9000")).is_ok(), "others call theirs as they like: {region}");
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ pub mod paths;
 
 #[cfg(feature = "operator")]
 pub use backends::{
-    Azure, Folder, Gcs, Http, HuggingFace, Inline, Mounts, PickleEncoder, Pieces, Remote, Retry, S3, Storage, Timeouts,
-    identity, open,
+    Azure, Folder, Gcs, Http, HuggingFace, Inline, Mounts, Person, PickleEncoder, Pieces, Remote, Retry, S3, Storage,
+    Timeouts, identity, identity_of_a_person, open,
 };
 pub use checksum::{Checksum, Window};
 
@@ -156,6 +156,34 @@ impl StorageError {
             Self::Incomplete(_) => Reason::Incomplete,
             Self::InvalidSpec(_) => Reason::InvalidSpec,
             Self::Unreachable(_) | Self::Busy(..) => Reason::Unreachable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::exit;
+
+    #[test]
+    fn what_no_attempt_can_change_ends_in_a_code_that_says_so() {
+        let kinds: [fn(String) -> StorageError; 9] = [
+            StorageError::NotFound,
+            StorageError::Empty,
+            StorageError::AccessDenied,
+            StorageError::Tls,
+            StorageError::Insecure,
+            StorageError::Changed,
+            StorageError::InvalidPath,
+            StorageError::Incomplete,
+            StorageError::InvalidSpec,
+        ];
+        for error in kinds.map(|kind| kind(String::new())) {
+            assert_eq!(error.class(), Class::Terminal);
+            assert!(exit::TERMINAL.contains(&i32::from(exit::code(error.reason()))), "{error:?}");
+        }
+        for error in [StorageError::Unreachable(String::new()), StorageError::Busy(String::new(), Duration::ZERO)] {
+            assert_eq!((error.class(), exit::code(error.reason())), (Class::Transient, exit::RETRY), "{error:?}");
         }
     }
 }

@@ -12,8 +12,8 @@ use super::traces::kill_pod;
 use super::valve::Valve;
 
 const WORKERS: usize = 3;
-/// Bytes per second through the door: the whole takes half a minute.
-const RATE: u32 = 2 << 20;
+/// Bytes per second through the door: the whole would take a minute.
+const RATE: u32 = 256 << 10;
 
 /// The pods of the load in a phase.
 async fn loading(scene: &Scene, phase: &str) -> Result<Vec<DynamicObject>> {

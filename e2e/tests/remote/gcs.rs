@@ -73,7 +73,7 @@ async fn what_is_wrong_is_named() -> Result<()> {
             "almost",
             "ab",
             Reason::AccessDenied,
-            "not that of a service account",
+            "not the key file of a service account: it is no JSON",
         ),
     ] {
         assert_refused(keys, &Source::Gcs(task(bucket, path, secret())), reason, part).await?;

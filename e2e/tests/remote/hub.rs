@@ -5,17 +5,19 @@ use std::sync::LazyLock;
 use anyhow::{Context, Result};
 use checkpoint_operator::{
     contract::{Access, HuggingFaceTask, Reason, Source},
+    local::{Documents, InProcess, Settings, run},
     storage::{Checksum, HuggingFace, Storage},
 };
 use checkpoint_operator_e2e::python;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     servers::{
         LOOPBACK, files,
         hub::{Hub, OWNER, STRANGER},
     },
-    support::{Breaking, assert_loaded, assert_refused, checkpoint, connection, place_with},
+    support::{Breaking, Silent, assert_loaded, assert_refused, checkpoint, connection, place_with},
 };
 
 #[expect(clippy::expect_used, reason = "a helper of tests, which the lint does not see as one")]
@@ -132,5 +134,45 @@ for repository, token, kind in [
     let printed = python::evaluate(SCRIPT, &[&HUB.endpoint, OWNER, STRANGER])?;
     let names: Vec<String> = files(&checkpoint())?.into_keys().collect();
     assert_eq!(printed.trim(), names.join(" "));
+    Ok(())
+}
+
+/// `checkpoint-operator run` with the login of a person, whose environment names the Hub.
+#[tokio::test]
+async fn a_person_loads_with_their_login() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let login = folder.path().join("token");
+    std::fs::write(&login, format!("{OWNER}\n"))?;
+    let mine = [("HF_ENDPOINT", HUB.endpoint.clone()), ("HF_TOKEN_PATH", login.display().to_string())];
+    let load = async |name: &str, endpoint: &str, mine: &[(&str, String)]| {
+        let mut documents = Documents::default();
+        documents.read(
+            "test",
+            &format!(
+                "apiVersion: checkpoints.dev/v1alpha1\nkind: Checkpoint\nmetadata: {{name: a}}\nspec: {{path: \"hf://org/{name}\", \
+                 storage: {{huggingFace: {{insecure: true{endpoint}}}}}, volumes: [{{claimName: {name}}}]}}\n"
+            ),
+        )?;
+        let environment = mine.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let settings = Settings { volumes: folder.path().to_owned(), environment, ..Settings::default() };
+        let runs = run(&settings, &documents, &InProcess, &Silent, &CancellationToken::new()).await?;
+        let status = runs[0].checkpoint.status.clone().context("no status")?;
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").context("not judged")?;
+        anyhow::Ok((ready.reason.clone(), ready.message.clone()))
+    };
+    for name in ["private", "gated"] {
+        assert_eq!(load(name, "", &mine).await?.0, "Ready");
+        for (file, bytes) in files(&checkpoint())? {
+            assert!(std::fs::read(folder.path().join(name).join(&file))? == bytes, "{file}");
+        }
+    }
+    // The manifest of somebody else may name any server: it is asked without the token.
+    let (_, token) = mine.split_first().context("no token")?;
+    let endpoint = format!(", endpoint: \"{}\"", HUB.endpoint);
+    assert_eq!(load("public", &endpoint, token).await?.0, "Ready");
+    let (reason, message) = load("private", &endpoint, token).await?;
+    assert_eq!(reason, "NotFound", "{message}");
+    assert!(message.contains("your own token is only sent to the Hub itself"), "{message}");
+    assert_eq!(HUB.leaked(), Vec::<String>::new());
     Ok(())
 }

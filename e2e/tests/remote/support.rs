@@ -12,7 +12,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use checkpoint_operator::contract::{Access, Connection, Format, Reason, Report, Source};
+use checkpoint_operator::{
+    contract::{Access, Connection, Format, Reason, Report, Source},
+    local::Display,
+    worker::Progress,
+};
 use checkpoint_operator_e2e::paths;
 
 use crate::{place::Place, servers::files};
@@ -50,6 +54,16 @@ pub async fn assert_refused(keys: &[(&str, &str)], source: &Source, reason: Reas
     assert!(report.message.contains(part), "{part:?} is not in {:?}", report.message);
     assert!(!format!("{report:?}").contains("canary"), "{report:?}");
     Ok(())
+}
+
+/// Says nothing.
+pub struct Silent;
+
+impl Display for Silent {
+    fn begin(&self, _: &str) {}
+    fn progress(&self, _: Progress) {}
+    fn end(&self, _: &Report) {}
+    fn note(&self, _: &str) {}
 }
 
 /// A connection to a server on loopback.

@@ -4,8 +4,9 @@ use std::{fs, path::Path, sync::LazyLock};
 
 use anyhow::{Context, Result};
 use checkpoint_operator::{
-    contract::{Access, Connection, HttpTask, Reason, Source},
+    contract::{Access, AzureTask, Connection, GcsTask, HttpTask, HuggingFaceTask, Reason, S3Task, Source},
     storage::{Checksum, Http, Retry, Storage, Timeouts},
+    worker::exit_code,
 };
 use checkpoint_operator_e2e::{cache::hex, paths};
 use sha2::{Digest, Sha256};
@@ -15,7 +16,7 @@ use crate::{
         LOOPBACK, files,
         web::{PASSWORD, Server, USER},
     },
-    support::{Breaking, assert_loaded, assert_refused, checkpoint, place_with},
+    support::{Breaking, assert_loaded, assert_refused, checkpoint, connection, place_with},
 };
 
 const LARGE: usize = (34 << 20) + 5;
@@ -129,6 +130,44 @@ async fn large_files_come_whole_with_and_without_ranges() -> Result<()> {
         let storage = Http::open(&single, &place.mounts())?;
         storage.list().await?;
         assert_eq!(storage.in_sequence(), sequence, "{server}");
+    }
+    Ok(())
+}
+
+/// A console, a login or a portal in place of the server: nothing to ask again.
+#[tokio::test]
+async fn a_web_page_in_place_of_a_server_is_told() -> Result<()> {
+    let pages = &SERVER.pages;
+    let at = || connection(pages, Access::Anonymous);
+    let place = || ("models".to_owned(), "run".to_owned());
+    let ((bucket, path), (container, folder), (repository, below)) = (place(), place(), place());
+    let s3 = S3Task { region: "us-east-1".into(), endpoint: Some(pages.clone()), insecure: true, ..S3Task::default() };
+    for (source, part) in [
+        (
+            Source::S3(S3Task { bucket: bucket.clone(), path: path.clone(), access: Access::Anonymous, ..s3 }),
+            "check storage.s3.endpoint",
+        ),
+        (Source::Gcs(GcsTask { bucket, path, connection: at() }), "check storage.gcs.endpoint"),
+        (
+            Source::Azure(AzureTask { account: "acct".into(), container, path: folder, connection: at() }),
+            "check storage.azure.endpoint",
+        ),
+        (
+            Source::HuggingFace(HuggingFaceTask {
+                repository,
+                dataset: false,
+                revision: "main".into(),
+                path: below,
+                connection: at(),
+            }),
+            "check storage.huggingFace.endpoint",
+        ),
+        (Source::Http(llama(pages)?), "check url and path of storage.http"),
+    ] {
+        let report = place_with(&[])?.inspect(&source).await;
+        assert_eq!((report.reason, exit_code(&report)), (Some(Reason::InvalidSpec), 10), "{report:?}");
+        assert!(report.message.contains("web page") && report.message.contains(part), "{}", report.message);
+        assert!(!format!("{report:?}").contains("canary"), "{report:?}");
     }
     Ok(())
 }

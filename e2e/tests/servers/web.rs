@@ -21,6 +21,8 @@ pub struct Server {
     pub without_ranges: String,
     /// Asks for [`USER`] and [`PASSWORD`].
     pub password: String,
+    /// Answers everything with a page for people.
+    pub pages: String,
     pub tls: String,
     _guard: Child,
 }
@@ -30,7 +32,7 @@ impl Server {
     /// folder `llama`.
     pub fn start(address: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let folder = folder("web")?;
-        let ports = [port(address)?, port(address)?, port(address)?, port(address)?];
+        let ports = [port(address)?, port(address)?, port(address)?, port(address)?, port(address)?];
         fs::create_dir(folder.join("files"))?;
         fill(&folder.join("files"))?;
         fs::write(folder.join("users"), format!("{USER}:{{PLAIN}}{PASSWORD}\n"))?;
@@ -38,15 +40,15 @@ impl Server {
         let mut server = Command::new("/usr/sbin/nginx");
         server.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf")).args(["-e", "stderr"]);
         let guard = servers::start(&folder, &server)?;
-        listens("nginx", address, ports[3])?;
-        let [plain, without_ranges, password, tls] = ports;
+        listens("nginx", address, ports[4])?;
+        let [plain, without_ranges, password, pages, tls] = ports;
         let http = |port| format!("http://{address}:{port}");
-        let (plain, without_ranges, password) = (http(plain), http(without_ranges), http(password));
-        Ok(Self { plain, without_ranges, password, tls: format!("https://{address}:{tls}"), _guard: guard })
+        let (plain, without_ranges, password, pages) = (http(plain), http(without_ranges), http(password), http(pages));
+        Ok(Self { plain, without_ranges, password, pages, tls: format!("https://{address}:{tls}"), _guard: guard })
     }
 }
 
-fn configuration(folder: &Path, address: &str, [plain, without_ranges, password, tls]: [u16; 4]) -> String {
+fn configuration(folder: &Path, address: &str, [plain, without_ranges, password, pages, tls]: [u16; 5]) -> String {
     let folder = folder.display();
     let certificates = paths::workspace().join("src/storage/backends/remote/fixtures");
     let certificates = certificates.display();
@@ -65,6 +67,10 @@ fn configuration(folder: &Path, address: &str, [plain, without_ranges, password,
             }}
             server {{ listen {address}:{without_ranges}; max_ranges 0; }}
             server {{ listen {address}:{password}; auth_basic x; auth_basic_user_file {folder}/users; }}
+            server {{
+                listen {address}:{pages};
+                location / {{ default_type text/html; return 200 '<!DOCTYPE html><title>canary</title>'; }}
+            }}
             server {{
                 listen {address}:{tls} ssl;
                 ssl_certificate {certificates}/server.crt; ssl_certificate_key {certificates}/server.key;

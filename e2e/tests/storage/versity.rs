@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use checkpoint_operator::{
     contract::{Reason, S3Task},
     storage::{Retry, S3 as Store, Storage, StorageError, Timeouts},
+    worker::exit_code,
 };
 use checkpoint_operator_e2e::{
     go_tools::Tool,
@@ -132,5 +133,10 @@ async fn refusals_and_missing_things_say_what_to_do() -> Result<()> {
         assert_eq!(report.reason, Some(reason), "{report:?}");
         assert!(report.message.contains(part) && !format!("{report:?}").contains("canary"), "{}", report.message);
     }
+    write_secret(place.secret.path(), ADMINISTRATOR)?;
+    let elsewhere = S3Task { region: "eu-west-1".into(), ..server().source("private", "run") };
+    let report = place.inspect(&s3(&elsewhere)).await;
+    assert_eq!((report.reason, exit_code(&report)), (Some(Reason::InvalidSpec), 10), "{report:?}");
+    assert!(report.message.contains("set storage.s3.region to us-east-1"), "{}", report.message);
     Ok(())
 }

@@ -32,7 +32,7 @@ pub struct HuggingFaceSource {
     /// Certificate authorities to trust in addition to the usual ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<CaBundle>,
-    /// Who reads. Left out: nobody in particular, which public repositories allow.
+    /// Who reads. Left out: nobody in particular, which public repositories allow (on a laptop: you, by `HF_TOKEN` or your login).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials: Option<HuggingFaceCredentials>,
 }

@@ -13,7 +13,9 @@ use crate::{
         AzureCredentials, AzureSource, CaBundle, ConfigMapKeyReference, GcsCredentials, GcsSource, HttpCredentials,
         HttpSource, HuggingFaceCredentials, HuggingFaceSource, S3Credentials, S3Source, SecretReference, Storage,
     },
-    contract::environment::{ALLOWED_HOSTS, AZURE_KEYS, GCS_KEY_FILE, GCS_KEYS, HTTP_KEYS, HUGGING_FACE_KEYS, S3_KEYS},
+    contract::environment::{
+        ALLOWED_HOSTS, AZURE_KEYS, GCS_KEY_FILE, GCS_KEYS, HTTP_KEYS, HUB_ENDPOINT, HUGGING_FACE_KEYS, S3_KEYS,
+    },
     local::Documents,
 };
 
@@ -25,7 +27,8 @@ const CONFIG_MAP: &str = "ca";
 /// How to reach what a URI names.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SourceArguments {
-    /// The server's address, such as that of `MinIO`, an emulator or a mirror of the Hub; left out: the provider's own.
+    /// The server's address, such as that of `MinIO`, an emulator or a mirror of the Hub; left out: the provider's own, or
+    /// `HF_ENDPOINT` for hf://.
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
     /// The bucket's region (s3://).
@@ -51,7 +54,9 @@ pub struct SourceArguments {
     pub ca_file: Option<PathBuf>,
     /// A folder with one file a key, named as the keys of a Secret: `AWS_ACCESS_KEY_ID` and its fellows, service-account.json,
     /// `AZURE_STORAGE_KEY` and its fellows, `HF_TOKEN`, or token, username and password for https://. Left out: the environment
-    /// variables of these names, and the file that `GOOGLE_APPLICATION_CREDENTIALS` names.
+    /// variables of these names, the file that `GOOGLE_APPLICATION_CREDENTIALS` names, and for hf:// the file of a login
+    /// (`HF_TOKEN_PATH`, `HF_HOME/token`, `~/.cache/huggingface/token`). A token of the Hub is sent to huggingface.co, and to the
+    /// server that --endpoint or `HF_ENDPOINT` names.
     #[arg(long, value_name = "DIR")]
     pub secrets: Option<PathBuf>,
 }
@@ -168,7 +173,8 @@ fn credentials(
     for key in kind.keys() {
         let value = match &arguments.secrets {
             Some(folder) => read(&folder.join(key))?,
-            None if kind == Kind::Http => None,
+            // A person's token of the Hub is found by the worker, which knows where it may go.
+            None if kind == Kind::Http || kind == Kind::Hub => None,
             None => variable(key).map(String::into_bytes),
         };
         keys.extend(value.map(|value| ((*key).to_owned(), value)));
@@ -194,6 +200,17 @@ fn credentials(
         documents.secrets.insert((NAMESPACE.to_owned(), SECRET.to_owned()), keys);
     }
     Ok(named)
+}
+
+/// What the flags make of the person's environment, as the Hub's tools read it.
+pub(super) fn as_person(arguments: &SourceArguments, environment: &mut BTreeMap<String, String>) {
+    // Whoever types the server's name may as well have set the variable.
+    if let Some(endpoint) = &arguments.endpoint {
+        environment.insert(HUB_ENDPOINT.to_owned(), endpoint.clone());
+    }
+    if arguments.anonymous {
+        environment.insert("HF_HUB_DISABLE_IMPLICIT_TOKEN".to_owned(), "1".to_owned());
+    }
 }
 
 /// Host and port of an address.

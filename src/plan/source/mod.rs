@@ -222,8 +222,11 @@ fn access(credentials: Option<(Option<&SecretReference>, bool)>, member: &str) -
 fn endpoint(endpoint: Option<&str>, insecure: bool, member: &str) -> Result<Option<String>, InvalidSpec> {
     let Some(endpoint) = endpoint.map(|endpoint| endpoint.trim_end_matches('/')) else { return Ok(None) };
     let authority = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://")).unwrap_or_default();
-    if authority.is_empty() || authority.contains(['/', '@', '?', '#', ' ']) {
-        return Err(invalid(format!("{endpoint:?} is not an endpoint such as https://minio.storage.svc:9000")));
+    if authority.is_empty() || authority.contains(['/', '@', '?', '#', ' ', '%']) {
+        let field = if member == "http" { "url" } else { "endpoint" };
+        return Err(invalid(format!(
+            "storage.{member}.{field}: {endpoint:?} is not an address such as https://minio.storage.svc:9000; it is taken as it is written, never percent-decoded"
+        )));
     }
     if endpoint.starts_with("http://") && !insecure {
         return Err(InvalidSpec {

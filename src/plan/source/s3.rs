@@ -42,6 +42,12 @@ pub(super) fn s3_source(bucket: &str, path: &str, s3: &S3Source) -> Outcome {
         return Err(invalid(format!("{bucket:?} is not a bucket")));
     }
     let endpoint = endpoint(s3.endpoint.as_deref(), s3.insecure, "s3")?;
+    let region = s3.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
+    if endpoint.is_none() && !is_amazons(&region) {
+        return Err(invalid(format!(
+            "storage.s3.region: {region:?} is no region of Amazon such as eu-west-1; another server is named in storage.s3.endpoint"
+        )));
+    }
     let credentials = s3.credentials.as_ref();
     let access = access(credentials.map(|credentials| (credentials.secret_ref.as_ref(), credentials.anonymous)), "s3")?;
     let virtual_hosted = s3.addressing.map_or(endpoint.is_none(), |addressing| addressing == Addressing::VirtualHosted);
@@ -49,7 +55,7 @@ pub(super) fn s3_source(bucket: &str, path: &str, s3: &S3Source) -> Outcome {
     let task = S3Task {
         bucket: bucket.to_owned(),
         path,
-        region: s3.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
+        region,
         endpoint,
         virtual_hosted,
         insecure: s3.insecure,
@@ -57,4 +63,12 @@ pub(super) fn s3_source(bucket: &str, path: &str, s3: &S3Source) -> Outcome {
         access,
     };
     Ok(located(Source::S3(task), uri))
+}
+
+/// Whether it is made as the names of Amazon's regions are: words, and a number at the end.
+fn is_amazons(region: &str) -> bool {
+    let Some((words, number)) = region.rsplit_once('-') else { return false };
+    let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase());
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && words.contains('-') && words.split('-').all(word)
 }

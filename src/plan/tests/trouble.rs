@@ -26,21 +26,28 @@ fn a_bad_verdict_publishes_nothing_and_heals() {
 
 #[test]
 fn failures_are_tried_again_with_growing_intervals() {
-    let mut life = Life::new(volume());
-    life.files.inspection = (Outcome::Failed, Reason::AccessDenied, "key refused".to_owned());
-    life.run(24 * 3600);
-    assert_eq!(life.condition(ConditionType::SourceReachable), "False AccessDenied");
-    assert_eq!(life.condition(ConditionType::Stalled), "True AccessDenied");
-    assert!((20..45).contains(&life.performed.len()), "{} attempts in a day", life.performed.len());
-    assert!(life.status().inspection.unwrap().next_attempt_at.is_some());
-    life.performed.clear();
-    life.files = Files::default();
-    life.world.edit_checkpoint(&life.uid.clone(), |checkpoint| {
-        checkpoint.metadata.annotations =
-            Some([(crate::api::ANNOTATION_REVALIDATE.to_owned(), "now".to_owned())].into());
-    });
-    life.run(30);
-    assert_eq!(life.condition(ConditionType::Ready), "True Ready");
+    for reason in [Reason::AccessDenied, Reason::InvalidSpec, Reason::TlsFailed, Reason::NotFound] {
+        let mut life = Life::new(volume());
+        life.files.inspection = (Outcome::Failed, reason, "check storage.s3.region".to_owned());
+        // The first look says it all.
+        life.run(5);
+        assert_eq!(life.performed.len(), 1, "{reason}");
+        assert_eq!(life.condition(ConditionType::SourceReachable), format!("False {reason}"));
+        assert_eq!(life.condition(ConditionType::Stalled), format!("True {reason}"));
+        assert!(life.message(ConditionType::Ready).contains("check storage.s3.region"), "{reason}");
+        life.run(24 * 3600);
+        assert_eq!(life.condition(ConditionType::Stalled), format!("True {reason}"));
+        assert!((20..45).contains(&life.performed.len()), "{reason}: {} attempts in a day", life.performed.len());
+        assert!(life.status().inspection.unwrap().next_attempt_at.is_some());
+        life.performed.clear();
+        life.files = Files::default();
+        life.world.edit_checkpoint(&life.uid.clone(), |checkpoint| {
+            checkpoint.metadata.annotations =
+                Some([(crate::api::ANNOTATION_REVALIDATE.to_owned(), "now".to_owned())].into());
+        });
+        life.run(30);
+        assert_eq!(life.condition(ConditionType::Ready), "True Ready");
+    }
 }
 
 #[test]
@@ -313,8 +320,24 @@ fn a_spec_that_cannot_be_carried_out_says_so() {
     life.run(60);
     assert_eq!(life.condition(ConditionType::SourceReachable), "False InsecureEndpoint");
     assert_eq!(life.condition(ConditionType::Stalled), "True InsecureEndpoint");
+    assert!(life.performed.is_empty(), "no worker is needed to see that");
     life.world.edit_checkpoint(&life.uid.clone(), |checkpoint| {
         checkpoint.spec.storage.as_mut().unwrap().s3.as_mut().unwrap().insecure = true;
+    });
+    life.run(60);
+    assert_eq!(life.condition(ConditionType::Ready), "True Ready");
+}
+
+#[test]
+fn an_unknown_region_starts_no_worker() {
+    let mut life = Life::new(json!({"path": "llama", "storage": {"s3": {"bucket": "models", "region": "eu-west-1a"}}}));
+    life.run(24 * 3600);
+    assert_eq!(life.condition(ConditionType::SourceReachable), "False InvalidSpec");
+    assert_eq!(life.condition(ConditionType::Stalled), "True InvalidSpec");
+    assert!(life.message(ConditionType::Ready).contains("storage.s3.region"), "{}", life.message(ConditionType::Ready));
+    assert!(life.performed.is_empty());
+    life.world.edit_checkpoint(&life.uid.clone(), |checkpoint| {
+        checkpoint.spec.storage.as_mut().unwrap().s3.as_mut().unwrap().region = Some("eu-west-1".to_owned());
     });
     life.run(60);
     assert_eq!(life.condition(ConditionType::Ready), "True Ready");

@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::contract::{Source, environment};
 
-use super::{Azure, Folder, Gcs, Http, HuggingFace, Inline, PickleEncoder, S3, Storage, StorageError};
+use super::{Azure, Folder, Gcs, Http, HuggingFace, Inline, Person, PickleEncoder, S3, Storage, StorageError};
 
 /// Where the things are that a task refers to. A pod has them at fixed places, a laptop in folders of its own.
 #[derive(Clone, Default)]
@@ -25,6 +25,8 @@ pub struct Mounts {
     pub inline: Option<String>,
     /// Environment variables that carry the pod's own identity, see [`environment::IDENTITY_PREFIXES`].
     pub identity: BTreeMap<String, String>,
+    /// Who runs the command, on a laptop.
+    pub person: Option<Person>,
 }
 
 /// Says where things are, and neither the inline data nor the identity, which may be secret.
@@ -55,6 +57,7 @@ impl Mounts {
             reuse: Some(environment::REUSE_MOUNT.into()),
             inline: inline.and_then(decode),
             identity: identity(),
+            person: None,
         }
     }
 }
@@ -67,6 +70,13 @@ pub fn identity() -> BTreeMap<String, String> {
     };
     let known = |name: &str| environment::IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     std::env::vars_os().filter_map(text).filter(|(name, _)| known(name)).collect()
+}
+
+/// The same, and those that say where a person's files are.
+#[must_use]
+pub fn identity_of_a_person() -> BTreeMap<String, String> {
+    let files = environment::PERSON_VARIABLES.into_iter();
+    identity().into_iter().chain(files.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))).collect()
 }
 
 /// The backend of a source.

@@ -104,7 +104,7 @@ async fn a_failed_read_leaves_what_is_complete() {
 pub(super) const MIB: u64 = 1 << 20;
 
 pub(super) fn sample(length: u64) -> Vec<u8> {
-    (0..=250u8).cycle().take(usize::try_from(length).unwrap()).collect()
+    super::sample(usize::try_from(length).unwrap())
 }
 
 /// Files with these bytes; `damage` may change what is read, by file, offset and how often that was read before.

@@ -59,6 +59,14 @@ impl Crash {
     }
 }
 
+/// Bytes that repeat with a length that divides no block. Made by copying: tests are not optimised, and some take many MiB.
+pub(super) fn sample(length: usize) -> Vec<u8> {
+    let pattern: Vec<u8> = (0..=250).collect();
+    let mut bytes = pattern.repeat(length.div_ceil(pattern.len()));
+    bytes.truncate(length);
+    bytes
+}
+
 fn safetensors(fill: u8, length: usize) -> Vec<u8> {
     let header = format!(r#"{{"a":{{"dtype":"U8","shape":[{length}],"data_offsets":[0,{length}]}}}}"#);
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![fill; length]].concat()

@@ -20,18 +20,19 @@ use crate::{
 };
 
 const WORKERS: u32 = 3;
+const PARTS: u64 = 9;
 
-/// A checkpoint of one file of nine parts and some small ones.
-fn contents() -> Vec<(String, Vec<u8>)> {
-    let mut files = vec![("large.safetensors".to_owned(), safetensors(3, usize::try_from(9 * PART - 99).unwrap()))];
+/// A checkpoint of one file of so many parts and some small ones.
+fn contents(parts: u64) -> Vec<(String, Vec<u8>)> {
+    let mut files = vec![("large.safetensors".to_owned(), safetensors(3, usize::try_from(parts * PART - 99).unwrap()))];
     files.extend((0..20).map(|index| (format!("small/{index:02}.json"), vec![b' '; 1000 * index])));
     files.sort();
     files
 }
 
 /// That checkpoint; `fails` says which reads of the large file do, by part and how often it was read before.
-fn fake(fails: impl Fn(u64, usize) -> bool + Send + Sync + 'static) -> Fake {
-    let contents = contents();
+fn fake(parts: u64, fails: impl Fn(u64, usize) -> bool + Send + Sync + 'static) -> Fake {
+    let contents = contents(parts);
     let names = contents.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect();
     Fake::new(names, move |file, range, before| {
         let (name, bytes) = &contents[file];
@@ -55,24 +56,24 @@ fn fetched(reports: &[Report]) -> u64 {
     reports.iter().filter_map(|report| report.transfer.as_ref()).map(|transfer| transfer.bytes_fetched).sum()
 }
 
-fn assert_complete(volume: &Path) {
-    let expected: BTreeMap<_, _> = contents().into_iter().collect();
+fn assert_complete(volume: &Path, parts: u64) {
+    let expected: BTreeMap<_, _> = contents(parts).into_iter().collect();
     assert!(Place::files(volume) == expected);
     let own: Vec<_> = fs::read_dir(volume.join(".checkpoint")).unwrap().map(|item| item.unwrap().file_name()).collect();
     assert!(own.iter().all(|name| !name.to_string_lossy().starts_with("journal.")), "{own:?}");
     assert_eq!(fs::read_dir(volume.join(".checkpoint/staging")).unwrap().count(), 0);
 }
 
-async fn digest_of_one() -> String {
+async fn digest_of_one(parts: u64) -> String {
     let volume = tempfile::tempdir().unwrap();
-    fake(|_, _| false).load(volume.path()).await.unwrap().digest.unwrap()
+    fake(parts, |_, _| false).load(volume.path()).await.unwrap().digest.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_of_several_publishes_what_all_brought() {
-    let digest = digest_of_one().await;
+    let digest = digest_of_one(PARTS).await;
     let volume = tempfile::tempdir().unwrap();
-    let fake = fake(|_, _| false);
+    let fake = fake(PARTS, |_, _| false);
     let workers: Vec<_> = (0..WORKERS)
         .map(|number| {
             let (fake, volume) = (fake.clone(), volume.path().to_owned());
@@ -86,15 +87,15 @@ async fn the_last_of_several_publishes_what_all_brought() {
     assert!(reports.iter().all(|report| report.outcome == Outcome::Good));
     let said: Vec<_> = reports.iter().filter_map(|report| report.digest.as_ref()).collect();
     assert!(!said.is_empty() && said.iter().all(|said| **said == digest), "{said:?}");
-    let total: u64 = contents().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let total: u64 = contents(PARTS).iter().map(|(_, bytes)| bytes.len() as u64).sum();
     assert_eq!(fetched(&reports), total, "nothing is fetched twice");
-    assert_complete(volume.path());
+    assert_complete(volume.path(), PARTS);
 }
 
 #[tokio::test]
 async fn a_worker_that_dies_is_begun_again_where_it_was_and_the_others_need_not_wait() {
     let volume = tempfile::tempdir().unwrap();
-    let fake = fake(|part, before| part == 5 && before == 0);
+    let fake = fake(PARTS, |part, before| part == 5 && before == 0);
     for number in [0, 2] {
         let report = worker(&fake, volume.path(), number).await.unwrap();
         assert_eq!((report.outcome, report.digest, report.reason), (Outcome::Good, None, Some(Reason::Loading)));
@@ -106,10 +107,10 @@ async fn a_worker_that_dies_is_begun_again_where_it_was_and_the_others_need_not_
     let others = fake.bytes.load(Ordering::SeqCst);
     assert_eq!(worker(&fake, volume.path(), 1).await.unwrap_err().reason(), Reason::Unreachable);
     let report = worker(&fake, volume.path(), 1).await.unwrap();
-    assert_eq!(report.digest, Some(digest_of_one().await));
+    assert_eq!(report.digest, Some(digest_of_one(PARTS).await));
     let own = fake.bytes.load(Ordering::SeqCst) - others;
     assert!(own <= 2 * 3 * PART, "only its own share is read again: {own}");
-    assert_complete(volume.path());
+    assert_complete(volume.path(), PARTS);
     // Whoever is started again after that finds everything there.
     let before = fake.bytes.load(Ordering::SeqCst);
     for number in 0..WORKERS {
@@ -120,10 +121,10 @@ async fn a_worker_that_dies_is_begun_again_where_it_was_and_the_others_need_not_
 
 #[tokio::test]
 async fn a_file_of_several_shares_is_compared_with_what_the_store_holds() {
-    let large = &contents()[0].1;
+    let large = &contents(PARTS)[0].1;
     for good in [true, false] {
         let volume = tempfile::tempdir().unwrap();
-        let mut fake = fake(|_, _| false);
+        let mut fake = fake(PARTS, |_, _| false);
         let mut sum: [u8; 32] = sha2::Sha256::digest(large).into();
         sum[0] ^= u8::from(!good);
         fake.entries[0].checksum = Some(Checksum::Sha256(sum));
@@ -147,23 +148,23 @@ async fn a_file_of_several_shares_is_compared_with_what_the_store_holds() {
 #[tokio::test]
 async fn whole_files_are_shared_out_where_ranges_cannot_be_read() {
     let volume = tempfile::tempdir().unwrap();
-    let mut fake = fake(|_, _| false);
+    let mut fake = fake(PARTS, |_, _| false);
     fake.in_sequence = true;
     let mut reports = Vec::new();
     for number in 0..WORKERS {
         reports.push(worker(&fake, volume.path(), number).await.unwrap());
     }
-    assert_eq!(reports[2].digest, Some(digest_of_one().await));
-    assert_complete(volume.path());
+    assert_eq!(reports[2].digest, Some(digest_of_one(PARTS).await));
+    assert_complete(volume.path(), PARTS);
 }
 
 #[tokio::test]
 async fn any_worker_can_die_at_any_operation() {
-    let digest = digest_of_one().await;
+    let digest = digest_of_one(4).await;
     for victim in [0, 2] {
-        for operation in (1..).step_by(5) {
+        for operation in (1..).step_by(7) {
             let volume = tempfile::tempdir().unwrap();
-            let fake = fake(|_, _| false);
+            let fake = fake(4, |_, _| false);
             let died = Arc::new(AtomicUsize::new(0));
             for number in 0..WORKERS {
                 if number == victim {
@@ -183,9 +184,9 @@ async fn any_worker_can_die_at_any_operation() {
                     assert_eq!(report.digest.as_ref(), Some(&digest), "{victim} {operation}");
                 }
             }
-            assert_complete(volume.path());
+            assert_complete(volume.path(), 4);
             if died.load(Ordering::SeqCst) == 0 {
-                assert!(operation > 5);
+                assert!(operation > 7);
                 break;
             }
         }

@@ -217,7 +217,7 @@ mod tests {
     use crate::storage::Checksum;
 
     fn sample(length: u64) -> Vec<u8> {
-        (0..=250u8).cycle().take(usize::try_from(length).unwrap()).collect()
+        crate::worker::tests::sample(usize::try_from(length).unwrap())
     }
 
     fn sha(bytes: &[u8]) -> Checksum {

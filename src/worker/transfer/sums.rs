@@ -260,10 +260,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn sample(length: usize) -> Vec<u8> {
-        (0..=250u8).cycle().take(length).collect()
-    }
+    use crate::worker::tests::sample;
 
     type Sum = fn(&[u8]) -> Checksum;
 

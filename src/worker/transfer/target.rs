@@ -121,7 +121,7 @@ mod tests {
         let pool = Pool::new();
         for direct in [true, false] {
             for size in [0, 1, 4095, 4096, 4097, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 5000] {
-                let bytes: Vec<u8> = (0..=250).cycle().take(size).collect();
+                let bytes: Vec<u8> = crate::worker::tests::sample(size);
                 let path = folder.path().join(format!("{direct}-{size}"));
                 let target = Target::new(open(&path), "t".into(), direct);
                 for (index, piece) in bytes.chunks(CHUNK).enumerate() {

@@ -7,13 +7,14 @@ use crate::contract::Access;
 use super::super::{
     StorageError,
     remote::{
-        client::{Answer, Manners},
+        client::{Answer, Manners, element},
         errors::{Asked, Place},
     },
 };
 
 /// How it answers: <https://learn.microsoft.com/en-us/rest/api/storageservices/blob-service-error-codes>.
-pub(super) static MANNERS: Manners = Manners { server: "a blob service of Azure", codes: CODES, code, headers: &[] };
+pub(super) static MANNERS: Manners =
+    Manners { server: "a blob service of Azure", codes: CODES, code, headers: &[], elements: &[] };
 
 /// Codes that may be shown.
 const CODES: &[&str] = &[
@@ -49,8 +50,7 @@ fn code(headers: &HeaderMap, body: &str) -> Option<String> {
     if let Some(code) = headers.get("x-ms-error-code").and_then(|value| value.to_str().ok()) {
         return Some(code.to_owned());
     }
-    let after = body.split_once("<Code>")?.1;
-    Some(after.split_once("</Code>")?.0.trim().to_owned())
+    element(body, "Code").map(str::to_owned)
 }
 
 /// What was asked, for messages.

@@ -119,7 +119,9 @@ impl FromSecret {
             StorageError::AccessDenied(format!("key {name} of Secret {} is no {kind}", files.secret()))
         };
         if let Some(key) = value(KEY)? {
-            let key = AzureAccessKey::try_new(key).map_err(|_| malformed(KEY, "key of a storage account (base64)"))?;
+            let key = AzureAccessKey::try_new(key).map_err(|_| {
+                malformed(KEY, "key of a storage account: copy it, in base64, from the account's access keys")
+            })?;
             return Ok(fixed(AzureCredential::AccessKey(key)));
         }
         if !may_have_bearer(&self.server, OWN, keys.get(ALLOWED_HOSTS).map(String::as_str)) {

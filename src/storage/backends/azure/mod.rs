@@ -78,7 +78,13 @@ impl Azure {
             endpoint::parse(connection.endpoint.as_deref().unwrap_or(&own), connection.insecure, "storage.azure")?;
         let authorities = authorities(connection.ca.as_deref(), "storage.azure.caBundle", mounts)?;
         let connector = Connector { authorities, timeouts, manners: &answers::MANNERS, link_local: false };
-        let place = Place { host, field: "storage.azure", has_ca: connection.ca.is_some(), manners: &answers::MANNERS };
+        let place = Place {
+            host,
+            field: "storage.azure",
+            named_by: if connection.endpoint.is_some() { "storage.azure.endpoint" } else { "storage.azure.account" },
+            has_ca: connection.ca.is_some(),
+            manners: &answers::MANNERS,
+        };
         let container = Container {
             place,
             account: task.account.clone(),
@@ -135,13 +141,9 @@ impl Azure {
         let mut request = Self::request(&url, None)?;
         self.sign(&mut request, Asked::Listing).await?;
         let explain = |error: &(dyn std::error::Error + 'static)| self.container.explain(error, Asked::Listing);
-        let (_, body) = request::fetch(&self.client, request, PAGE_LIMIT, explain).await?;
-        listing::Page::parse(&body).ok_or_else(|| {
-            StorageError::Unreachable(format!(
-                "{} answered with something that is not a listing of a container",
-                self.container.place.host
-            ))
-        })
+        let (headers, body) = request::fetch(&self.client, request, PAGE_LIMIT, explain).await?;
+        listing::Page::parse(&body)
+            .ok_or_else(|| self.container.place.not_asked_for(&headers, &body, "a listing of a container"))
     }
 
     async fn range(&self, entry: &Entry, range: Range<u64>) -> Result<Body, StorageError> {

@@ -94,7 +94,21 @@ async fn listings_fail_with_the_right_reason() {
         (|_| error(503, "ServerBusy"), Reason::Unreachable, "503 ServerBusy"),
         (|_| error(400, "canary"), Reason::InvalidSpec, "may not be a blob service"),
         (|_| response(307, "location: http://canary.test/\r\n", ""), Reason::InvalidSpec, "307"),
-        (|_| response(200, "", "<html>canary</html>"), Reason::Unreachable, "not a listing"),
+        (
+            |_| response(200, "", "\n<HTML>canary</html>"),
+            Reason::InvalidSpec,
+            "web page instead of a listing of a container",
+        ),
+        (
+            |_| response(200, "content-type: text/html\r\n", "canary"),
+            Reason::InvalidSpec,
+            "check storage.azure.endpoint",
+        ),
+        (
+            |_| response(200, "", "canary"),
+            Reason::Unreachable,
+            "not a listing of a container: check storage.azure.endpoint",
+        ),
         (|_| page(&[], ""), Reason::NotFound, "begins with run/step-1/"),
         (|_| page(&["run/step-1/a"], "t"), Reason::Unreachable, "goes on"),
         (
@@ -179,7 +193,7 @@ async fn refusals_say_what_to_do_and_no_secret() {
     assert_eq!(server.requests(), 3);
     for (keys, part) in [
         (&[][..], "has none of the keys AZURE_STORAGE_KEY"),
-        (&[("AZURE_STORAGE_KEY", "canary!")], "no key of a storage account"),
+        (&[("AZURE_STORAGE_KEY", "canary!")], "no key of a storage account: copy it, in base64"),
         (&[("AZURE_STORAGE_SAS_TOKEN", "canary"), ("allowedHosts", "127.0.0.1")], "no shared access signature"),
         (&[("AZURE_STORAGE_SAS_TOKEN", "sv=canary"), ("allowedHosts", "127.0.0.1")], "no shared access signature"),
         (&[("AZURE_CLIENT_ID", "canary"), ("allowedHosts", "127.0.0.1")], "has no key AZURE_TENANT_ID"),

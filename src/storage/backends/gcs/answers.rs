@@ -15,7 +15,7 @@ use super::super::{
 
 /// How it answers: <https://cloud.google.com/storage/docs/json_api/v1/status-codes>.
 pub(super) static MANNERS: Manners =
-    Manners { server: "a server of Google Cloud Storage", codes: CODES, code, headers: &[] };
+    Manners { server: "a server of Google Cloud Storage", codes: CODES, code, headers: &[], elements: &[] };
 
 /// Reasons that may be shown.
 const CODES: &[&str] = &[
@@ -64,7 +64,10 @@ impl Bucket {
                 answer.busy()
             }
             (404 | 410, Asked::File(path)) => StorageError::Changed(format!("{path} is gone since it was listed")),
-            (404 | 410, Asked::Listing) => StorageError::NotFound(format!("there is no bucket {bucket} at {host}")),
+            (404 | 410, Asked::Listing) => StorageError::NotFound(match code {
+                Some(_) => format!("there is no bucket {bucket} at {host}"),
+                None => format!("there is no bucket {bucket} at {host}, or it is no server of Google Cloud Storage"),
+            }),
             (304 | 412, Asked::File(path)) => StorageError::changed(path),
             (416, Asked::File(path)) => StorageError::Changed(format!("{path} is shorter than it was listed")),
             (401 | 403, _) => self.refused(answer, &shown),
@@ -96,6 +99,10 @@ impl Bucket {
 
     fn refused(&self, answer: &Answer, shown: &str) -> StorageError {
         let (who, remedy) = match &self.access {
+            Access::Secret(name) if answer.status == 401 => (
+                format!("the key of Secret {name}"),
+                "it is deleted or its service account disabled: make a new key and renew the Secret",
+            ),
             Access::Secret(name) => (
                 format!("the key of Secret {name}"),
                 "give its service account the role Storage Object Viewer on the bucket",

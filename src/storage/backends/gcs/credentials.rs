@@ -10,6 +10,7 @@ use object_store::{
     ClientOptions, RetryConfig,
     gcp::{GcpCredentialProvider, GoogleCloudStorageBuilder},
 };
+use serde_json::Value;
 use url::Url;
 
 use crate::contract::{
@@ -97,27 +98,47 @@ impl FromSecret {
         {
             return Ok(Arc::clone(provider));
         }
-        let key = keys.get(GCS_KEYS[0]).or_else(|| keys.get(GCS_KEYS[1])).ok_or_else(|| files.missing(GCS_KEYS[0]))?;
+        let found = GCS_KEYS[..2].iter().find_map(|name| Some((*name, keys.get(name)?)));
+        let (name, key) = found.ok_or_else(|| files.missing("service-account.json, nor key.json"))?;
         if !may_have_bearer(server, OWN, keys.get(ALLOWED_HOSTS).map(String::as_str)) {
             return Err(not_sent(server, &format!("list it in the key {ALLOWED_HOSTS} of Secret {}", files.secret())));
         }
-        let malformed = || {
+        let malformed = |problem: String| {
             StorageError::AccessDenied(format!(
-                "the key file in Secret {} is not that of a service account: download it again as JSON",
+                "key {name} of Secret {} is not the key file of a service account: {problem}; make a new key as JSON and put the \
+                 file in as it is",
                 files.secret()
             ))
         };
-        // The file may name a server of its own and ask for no token at all: neither is the Secret's to say here.
-        let mut document: serde_json::Value = serde_json::from_str(key).map_err(|_| malformed())?;
-        let members = document.as_object_mut().ok_or_else(malformed)?;
-        for member in ["gcs_base_url", "disable_oauth"] {
-            members.remove(member);
-        }
+        let document = account(key).map_err(malformed)?;
         let builder = builder(connector).with_service_account_key(document.to_string());
-        let provider = Arc::clone(builder.build().map_err(|_| malformed())?.credentials());
+        let unusable = |_| malformed("its private_key is no PEM of an RSA key (-----BEGIN PRIVATE KEY-----)".into());
+        let provider = Arc::clone(builder.build().map_err(unusable)?.credentials());
         *made = Some((keys, Arc::clone(&provider)));
         Ok(provider)
     }
+}
+
+/// The key file, without what is not the Secret's to say here: a server of its own, and that no token is needed.
+fn account(text: &str) -> Result<Value, String> {
+    let mut document: Value = serde_json::from_str(text).map_err(|_| "it is no JSON".to_owned())?;
+    let members = document.as_object_mut().ok_or("it is no JSON object")?;
+    match members.get("type").and_then(Value::as_str) {
+        None | Some("service_account") => {}
+        Some(kind @ ("authorized_user" | "external_account" | "impersonated_service_account")) => {
+            return Err(format!("its type is {kind}"));
+        }
+        Some(_) => return Err("its type is not service_account".to_owned()),
+    }
+    for member in ["private_key", "private_key_id", "client_email"] {
+        if members.get(member).and_then(Value::as_str).is_none_or(str::is_empty) {
+            return Err(format!("it has no {member}"));
+        }
+    }
+    for member in ["gcs_base_url", "disable_oauth"] {
+        members.remove(member);
+    }
+    Ok(document)
 }
 
 fn builder(connector: &Connector) -> GoogleCloudStorageBuilder {

@@ -73,7 +73,13 @@ impl Gcs {
             endpoint::parse(connection.endpoint.as_deref().unwrap_or(SERVER), connection.insecure, "storage.gcs")?;
         let authorities = authorities(connection.ca.as_deref(), "storage.gcs.caBundle", mounts)?;
         let connector = Connector { authorities, timeouts, manners: &answers::MANNERS, link_local: false };
-        let place = Place { host, field: "storage.gcs", has_ca: connection.ca.is_some(), manners: &answers::MANNERS };
+        let place = Place {
+            host,
+            field: "storage.gcs",
+            named_by: "storage.gcs.endpoint",
+            has_ca: connection.ca.is_some(),
+            manners: &answers::MANNERS,
+        };
         let bucket = Bucket { place, name: task.bucket.clone(), access: connection.access.clone() };
         let client = connector.client(server.scheme() == "http");
         let client = client.map_err(|error| bucket.explain(&error, Asked::Listing))?;
@@ -112,13 +118,9 @@ impl Gcs {
         }
         let request = self.request(&url).await?;
         let explain = |error: &(dyn std::error::Error + 'static)| self.bucket.explain(error, Asked::Listing);
-        let (_, body) = request::fetch(&self.client, request, PAGE_LIMIT, explain).await?;
-        serde_json::from_slice(&body).map_err(|_| {
-            StorageError::Unreachable(format!(
-                "{} answered with something that is not a listing of a bucket",
-                self.bucket.place.host
-            ))
-        })
+        let (headers, body) = request::fetch(&self.client, request, PAGE_LIMIT, explain).await?;
+        serde_json::from_slice(&body)
+            .map_err(|_| self.bucket.place.not_asked_for(&headers, &body, "a listing of a bucket"))
     }
 
     async fn range(&self, entry: &Entry, range: Range<u64>) -> Result<Body, StorageError> {

@@ -92,7 +92,14 @@ async fn listings_fail_with_the_right_reason() {
         (|_| error(400, "canary"), Reason::InvalidSpec, "may not be a server of Google"),
         (|_| error(503, "backendError"), Reason::Unreachable, "503 backendError"),
         (|_| response(302, "location: http://canary.test/\r\n", ""), Reason::InvalidSpec, "302"),
-        (|_| response(200, "", "<html>canary</html>"), Reason::Unreachable, "not a listing"),
+        (
+            |_| response(200, "", "<!DOCTYPE html>canary"),
+            Reason::InvalidSpec,
+            "web page instead of a listing of a bucket",
+        ),
+        (|_| response(200, "content-type: text/html\r\n", "canary"), Reason::InvalidSpec, "check storage.gcs.endpoint"),
+        (|_| response(200, "", "canary"), Reason::Unreachable, "not a listing of a bucket: check storage.gcs.endpoint"),
+        (|_| response(404, "", "<html>canary</html>"), Reason::NotFound, "no server of Google"),
         (|_| response(200, "", "{}"), Reason::NotFound, "begins with run/step-1/"),
         (|_| page(&["run/step-1/a"], "t"), Reason::Unreachable, "goes on"),
         (
@@ -150,13 +157,23 @@ async fn what_is_wrong_with_a_secret_is_said_without_its_content() {
     let own = GcsTask { connection: Connection { access: Access::Secret("gcs".into()), ..own.connection }, ..own };
     for (keys, part) in [
         (&[][..], "has none of the keys service-account.json, key.json"),
-        (&[("allowedHosts", "h")], "has no key service-account.json"),
-        (&[("key.json", "canary")], "not that of a service account"),
-        (&[("key.json", r#"{"private_key": "canary"}"#)], "not that of a service account"),
+        (&[("allowedHosts", "h")], "has no key service-account.json, nor key.json"),
+        (
+            &[("key.json", "canary")],
+            "key key.json of Secret gcs is not the key file of a service account: it is no JSON",
+        ),
+        (&[("service-account.json", "eyJjYW5hcnkiOiAxfQ==")], "key service-account.json of Secret gcs"),
+        (&[("key.json", r#"["canary"]"#)], "it is no JSON object"),
+        (&[("key.json", r#"{"private_key_id": "canary", "client_email": "canary"}"#)], "it has no private_key;"),
+        (&[("key.json", r#"{"private_key": "canary", "client_email": "canary"}"#)], "it has no private_key_id"),
+        (&[("key.json", r#"{"private_key": "canary", "private_key_id": "canary"}"#)], "it has no client_email"),
+        (&[("key.json", r#"{"type": "authorized_user", "refresh_token": "canary"}"#)], "its type is authorized_user"),
+        (&[("key.json", r#"{"type": "canary"}"#)], "its type is not service_account"),
         (
             &[("key.json", r#"{"private_key": "canary", "private_key_id": "canary", "client_email": "canary"}"#)],
-            "not that of a service account",
+            "its private_key is no PEM of an RSA key",
         ),
+        (&[("key.json", &KEY.replace("MII", "canary"))], "its private_key is no PEM of an RSA key"),
     ] {
         let (_folder, mounts) = testing::secret(keys);
         let error = open_in(&own, &mounts).err().unwrap();

@@ -14,7 +14,8 @@ use super::super::{
 };
 
 /// Bodies of errors are pages for people.
-pub(super) static MANNERS: Manners = Manners { server: "a web server", codes: &[], code, headers: &[LOCATION] };
+pub(super) static MANNERS: Manners =
+    Manners { server: "a web server", codes: &[], code, headers: &[LOCATION], elements: &[] };
 /// What is said of a server that answers a request for a range with everything.
 pub(super) const NO_RANGES: &str = "the server does not serve ranges";
 

@@ -36,7 +36,7 @@ use super::{
         Body, Dialect, Patience, Remote, authorities,
         client::{Connector, Timeouts},
         endpoint::{self, Endpoint},
-        errors::{Asked, Place},
+        errors::{self, Asked, Place},
         hosts::may_have_bearer,
         redirect, request,
         secret::{SecretFiles, word},
@@ -81,7 +81,13 @@ impl Http {
         let Endpoint { url, host } = endpoint::parse(&task.url, connection.insecure, "storage.http")?;
         let authorities = authorities(connection.ca.as_deref(), "storage.http.caBundle", mounts)?;
         let connector = Connector { authorities, timeouts, manners: &answers::MANNERS, link_local: false };
-        let place = Place { host, field: "storage.http", has_ca: connection.ca.is_some(), manners: &answers::MANNERS };
+        let place = Place {
+            host,
+            field: "storage.http",
+            named_by: "storage.http.url",
+            has_ca: connection.ca.is_some(),
+            manners: &answers::MANNERS,
+        };
         let site = Site { place, task: task.clone() };
         let client = connector.client(connection.insecure).map_err(|error| site.explain(&error, Asked::Listing))?;
         let secret = match &connection.access {
@@ -208,8 +214,32 @@ impl Http {
         let size = size.filter(|_| !request::is_encoded(&headers)).ok_or_else(|| {
             StorageError::InvalidSpec(format!("{} does not say how long {} is", self.site.place.host, named.path))
         })?;
+        if errors::is_page(&headers, b"") && size > 0 && self.is_login(patience, &url, &named.path).await? {
+            return Err(StorageError::InvalidSpec(format!(
+                "{} answers with a web page when it is asked for {}: check url and path of storage.http, and whether it wants a login \
+                 (storage.http.credentials.secretRef)",
+                self.site.place.host, named.path
+            )));
+        }
         let version = version(&headers).unwrap_or_default().to_owned();
         Ok(Object { key: named.path, size, version, checksum: named.checksum, content: None })
+    }
+
+    /// Whether a file that is said to be a page is one, and not by its name. Some servers say so of every file.
+    async fn is_login(&self, patience: Patience<'_>, url: &Url, path: &str) -> Result<bool, StorageError> {
+        let page = |kind: &&str| path.to_ascii_lowercase().ends_with(kind);
+        if [".html", ".htm", ".xhtml"].iter().any(page) {
+            return Ok(false);
+        }
+        Ok(errors::is_html(&patience.with(|| self.beginning(url, path)).await?))
+    }
+
+    /// The first piece of a file, however long. What follows is not waited for.
+    async fn beginning(&self, url: &Url, path: &str) -> Result<Bytes, StorageError> {
+        let (site, asked) = (self.site.clone(), path.to_owned());
+        let explain = move |error: &(dyn std::error::Error + 'static)| site.explain(error, Asked::File(&asked));
+        let response = redirect::execute(&self.client, url, self.request(url)?, self.insecure(), &explain).await?;
+        request::pieces(response, explain).next().await.unwrap_or_else(|| Ok(Bytes::new()))
     }
 
     /// The headers of a file. Servers that know no HEAD are asked for one byte.

@@ -133,6 +133,11 @@ async fn listings_fail_with_the_right_reason() {
             Reason::InvalidSpec,
             "does not say how long",
         ),
+        (
+            |_| response(200, "content-type: text/html; charset=utf-8\r\n", "<!DOCTYPE html>canary"),
+            Reason::InvalidSpec,
+            "a web page when it is asked for x.bin: check url and path of storage.http",
+        ),
     ];
     for (make, reason, expected) in table {
         let make = *make;
@@ -141,6 +146,15 @@ async fn listings_fail_with_the_right_reason() {
         assert_eq!(error.reason(), *reason, "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
+}
+
+#[tokio::test]
+async fn pages_are_files_when_they_are_asked_for_and_files_no_pages_for_their_type() {
+    let page = Server::start(|_, _| response(200, "content-type: text/html\r\n", "<html>a card"));
+    assert_eq!(open(&task(&page.url(), &["card.html"])).list().await.unwrap().entries[0].size, 12);
+    // Frameworks for pages call everything one that they are told no type of.
+    let typeless = Server::start(|_, _| response(200, "content-type: text/html\r\n", testing::CONTENT));
+    assert_eq!(open(&task(&typeless.url(), &["x.bin"])).list().await.unwrap().entries[0].size, 10);
 }
 
 #[tokio::test]

@@ -2,25 +2,33 @@
 
 use reqwest::header::HeaderMap;
 
-use crate::contract::{Access, HuggingFaceTask};
+use url::Url;
 
-use super::super::{
-    StorageError,
-    remote::{
-        client::{Answer, Manners},
-        errors::{Asked, Place},
-        redirect::LOCATION,
+use crate::contract::HuggingFaceTask;
+
+use super::{
+    super::{
+        StorageError,
+        remote::{
+            client::{Answer, Manners},
+            errors::{Asked, Place},
+            redirect::LOCATION,
+        },
     },
+    credentials::Who,
 };
 
 /// How it answers: the headers `X-Error-Code` and `X-Error-Message`, as `huggingface_hub` reads them.
-pub(super) static MANNERS: Manners = Manners { server: "a Hugging Face Hub", codes: CODES, code, headers: &[LOCATION] };
+pub(super) static MANNERS: Manners =
+    Manners { server: "a Hugging Face Hub", codes: CODES, code, headers: &[LOCATION], elements: &[] };
 
 /// Codes that may be shown.
 const CODES: &[&str] =
     &["DisabledRepo", "EntryNotFound", "GatedRepo", INVALID_TOKEN, "RepoNotFound", "RevisionNotFound"];
 /// Our name for what the Hub has only a message for.
 const INVALID_TOKEN: &str = "InvalidToken";
+/// The member that says who reads.
+const SECRET: &str = "storage.huggingFace.credentials.secretRef";
 
 fn code(headers: &HeaderMap, _: &str) -> Option<String> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
@@ -35,6 +43,9 @@ fn code(headers: &HeaderMap, _: &str) -> Option<String> {
 pub(super) struct Repository {
     pub place: Place,
     pub task: HuggingFaceTask,
+    /// The server whose pages people see.
+    pub page: Url,
+    pub who: Who,
 }
 
 impl Repository {
@@ -56,11 +67,9 @@ impl Repository {
         match (code, status, asked) {
             (Some("GatedRepo"), ..) => StorageError::AccessDenied(format!(
                 "{repository} is gated ({shown}): accept its conditions at {page} with the account of the token, and {}",
-                match &self.task.connection.access {
-                    Access::Secret(name) => format!("let the token of Secret {name} read gated repositories"),
-                    Access::Anonymous | Access::Ambient => {
-                        "set storage.huggingFace.credentials.secretRef".to_owned()
-                    }
+                match &self.who {
+                    Who::Secret(_) | Who::Person => format!("let {} read gated repositories", self.who()),
+                    Who::Nobody | Who::Withheld => format!("set {SECRET}{}", self.withheld()),
                 }
             )),
             (Some("DisabledRepo"), ..) => {
@@ -95,30 +104,42 @@ impl Repository {
 
     /// Where people see the repository.
     fn page(&self) -> String {
-        let server = self.task.connection.endpoint.as_deref().unwrap_or("https://huggingface.co");
+        let server = self.page.as_str().trim_end_matches('/');
         format!("{server}/{}{}", if self.task.dataset { "datasets/" } else { "" }, self.task.repository)
     }
 
     fn who(&self) -> String {
-        match &self.task.connection.access {
-            Access::Secret(name) => format!("the token of Secret {name}"),
-            Access::Anonymous | Access::Ambient => "requests without a token".to_owned(),
+        match &self.who {
+            Who::Secret(name) => format!("the token of Secret {name}"),
+            Who::Person => "your own token (HF_TOKEN, or that of your login)".to_owned(),
+            Who::Nobody | Who::Withheld => "requests without a token".to_owned(),
+        }
+    }
+
+    /// Why a person's token does not help.
+    fn withheld(&self) -> &'static str {
+        if self.who == Who::Withheld {
+            "; your own token is only sent to the Hub itself, and to the server that HF_ENDPOINT names"
+        } else {
+            ""
         }
     }
 
     fn unknown(&self, answer: &Answer) -> StorageError {
         let (repository, shown) = (&self.task.repository, answer.shown());
-        match &self.task.connection.access {
+        let who = self.who();
+        match &self.who {
             // A token that the Hub knows is answered with 404, one that it does not with 401.
-            Access::Secret(name) if answer.status == 401 => StorageError::AccessDenied(format!(
-                "{} refuses the token of Secret {name} for {repository} ({shown}): check that it is valid, and the name of the repository",
+            Who::Secret(_) | Who::Person if answer.status == 401 => StorageError::AccessDenied(format!(
+                "{} refuses {who} for {repository} ({shown}): check that it is valid, and the name of the repository",
                 answer.host
             )),
-            Access::Secret(name) => StorageError::NotFound(format!(
-                "{repository} does not exist, or is private and not of those that the token of Secret {name} may read ({shown}): check the name and the token's rights"
+            Who::Secret(_) | Who::Person => StorageError::NotFound(format!(
+                "{repository} does not exist, or is private and not of those that {who} may read ({shown}): check the name and the token's rights"
             )),
-            Access::Anonymous | Access::Ambient => StorageError::NotFound(format!(
-                "{repository} does not exist or is private ({shown}): check the name, or set storage.huggingFace.credentials.secretRef"
+            Who::Nobody | Who::Withheld => StorageError::NotFound(format!(
+                "{repository} does not exist or is private ({shown}): check the name, or set {SECRET}{}",
+                self.withheld()
             )),
         }
     }

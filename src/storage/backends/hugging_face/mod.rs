@@ -6,7 +6,9 @@
 //! Hub counts requests and a large file is read in many ranges.
 
 mod answers;
+mod credentials;
 mod listing;
+mod person;
 mod signed;
 #[cfg(test)]
 mod tests;
@@ -21,12 +23,10 @@ use object_store::client::{HttpClient, HttpRequest};
 use reqwest::header::{AUTHORIZATION, HeaderMap, LINK};
 use url::Url;
 
-use crate::contract::{
-    Access, HuggingFaceTask,
-    environment::{ALLOWED_HOSTS, HUGGING_FACE_KEYS},
-};
+use crate::contract::HuggingFaceTask;
 
-use self::{answers::Repository, listing::Item, signed::Signed};
+pub use self::person::Person;
+use self::{answers::Repository, credentials::Reader, listing::Item, signed::Signed};
 use super::{
     Entry, Listing, Mounts, Retry, StorageError,
     listing::Gathering,
@@ -36,16 +36,12 @@ use super::{
         client::{Connector, Timeouts},
         endpoint::{self, Endpoint},
         errors::{Asked, Place},
-        hosts::may_have_bearer,
         redirect, request,
-        secret::{SecretFiles, word},
     },
 };
 
 /// The Hub itself.
 const SERVER: &str = "https://huggingface.co";
-/// Domains of the Hub, to which tokens may go.
-const OWN: &[&str] = &["huggingface.co", "hf.co"];
 /// Largest page of a tree, in bytes.
 const PAGE_LIMIT: usize = 16 << 20;
 
@@ -55,7 +51,7 @@ pub struct HuggingFace {
     server: Url,
     repository: Repository,
     path: String,
-    secret: Option<SecretFiles>,
+    reader: Reader,
     signed: Signed,
     /// The commit that the revision is, once it was asked for.
     commit: Mutex<Option<Arc<str>>>,
@@ -83,48 +79,21 @@ impl HuggingFace {
         let connection = &task.connection;
         let path = paths::below(&task.path)?;
         let field = "storage.huggingFace";
-        let Endpoint { url: server, host } =
-            endpoint::parse(connection.endpoint.as_deref().unwrap_or(SERVER), connection.insecure, field)?;
+        let (Endpoint { url: server, host }, named_by) = server(task, mounts)?;
         let authorities = authorities(connection.ca.as_deref(), "storage.huggingFace.caBundle", mounts)?;
         let connector = Connector { authorities, timeouts, manners: &answers::MANNERS, link_local: false };
-        let place = Place { host, field, has_ca: connection.ca.is_some(), manners: &answers::MANNERS };
-        let repository = Repository { place, task: task.clone() };
+        let place = Place { host, field, named_by, has_ca: connection.ca.is_some(), manners: &answers::MANNERS };
+        let (reader, who) = Reader::open(&connection.access, mounts, &server)?;
+        let repository = Repository { place, task: task.clone(), page: server.clone(), who };
         let client = connector.client(server.scheme() == "http");
         let client = client.map_err(|error| repository.explain(&error, Asked::Listing))?;
-        let secret = match &connection.access {
-            Access::Secret(name) => {
-                Some(SecretFiles::new(mounts.credentials.clone(), name.clone(), &HUGGING_FACE_KEYS))
-            }
-            Access::Anonymous | Access::Ambient => None,
-        };
-        let hub =
-            Self { client, server, repository, path, secret, signed: Signed::default(), commit: Mutex::default() };
-        hub.token()?;
-        Ok(Remote::new(hub, retry))
-    }
-
-    /// The token, if the server may have it.
-    fn token(&self) -> Result<Option<String>, StorageError> {
-        let Some(files) = &self.secret else { return Ok(None) };
-        let keys = files.current()?;
-        let token = match word(files, &keys, HUGGING_FACE_KEYS[0])? {
-            Some(token) => Some(token),
-            None => word(files, &keys, HUGGING_FACE_KEYS[1])?,
-        };
-        let token = token.ok_or_else(|| files.missing(HUGGING_FACE_KEYS[0]))?;
-        if !may_have_bearer(&self.server, OWN, keys.get(ALLOWED_HOSTS).map(String::as_str)) {
-            return Err(StorageError::AccessDenied(format!(
-                "the token is only sent to the Hub's own hosts, not to {}: list it in the key {ALLOWED_HOSTS} of Secret {}",
-                self.repository.place.host,
-                files.secret()
-            )));
-        }
-        Ok(Some(token.to_owned()))
+        let (signed, commit) = (Signed::default(), Mutex::default());
+        Ok(Remote::new(Self { client, server, repository, path, reader, signed, commit }, retry))
     }
 
     fn request(&self, url: &Url) -> Result<HttpRequest, StorageError> {
         let mut request = request::get(url)?;
-        if let Some(token) = self.token()? {
+        if let Some(token) = self.reader.token()? {
             request::secret_header(&mut request, AUTHORIZATION, &format!("Bearer {token}"))?;
         }
         Ok(request)
@@ -160,15 +129,12 @@ impl HuggingFace {
                 .chain(id)
                 .chain(["revision", self.repository.task.revision.as_str()]),
         )?;
-        let (_, body) = patience.with(|| self.fetch(&url)).await?;
+        let (headers, body) = patience.with(|| self.fetch(&url)).await?;
         let answer: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
         let commit = answer.as_ref().and_then(|answer| answer.get("sha")?.as_str());
         let commit = commit.filter(|sha| sha.len() >= 40 && sha.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let commit: Arc<str> = commit
-            .ok_or_else(|| {
-                let host = &self.repository.place.host;
-                StorageError::Unreachable(format!("{host} does not say which commit the revision is: it may be no Hub"))
-            })?
+            .ok_or_else(|| self.repository.place.not_asked_for(&headers, &body, "the commit of the revision"))?
             .into();
         *self.commit.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&commit));
         Ok(commit)
@@ -185,7 +151,8 @@ impl HuggingFace {
         let mut seen = 0;
         loop {
             let (headers, body) = patience.with(|| self.fetch(&url)).await?;
-            let items: Vec<Item> = serde_json::from_slice(&body).map_err(|_| self.no_tree())?;
+            let items: Vec<Item> = serde_json::from_slice(&body)
+                .map_err(|_| self.repository.place.not_asked_for(&headers, &body, "the tree of a repository"))?;
             seen += items.len();
             gathering.add(items.into_iter().filter_map(Item::object))?;
             match listing::next(headers.get(LINK), &url) {
@@ -261,6 +228,25 @@ impl Dialect for HuggingFace {
     }
 
     fn renew(&self) -> Result<bool, StorageError> {
-        self.secret.as_ref().map_or(Ok(false), SecretFiles::reload)
+        self.reader.renew()
+    }
+}
+
+/// The address that the task names, else the person's own Hub, else the Hub; and the setting that it comes from.
+fn server(task: &HuggingFaceTask, mounts: &Mounts) -> Result<(Endpoint, &'static str), StorageError> {
+    let connection = &task.connection;
+    let theirs = mounts.person.as_ref().and_then(Person::endpoint);
+    match (&connection.endpoint, theirs) {
+        (None, Some(theirs)) => match endpoint::parse(theirs, connection.insecure, "storage.huggingFace") {
+            // Not shown: it may hold a password.
+            Err(StorageError::InvalidSpec(_)) => {
+                Err(StorageError::InvalidSpec("HF_ENDPOINT is not an address such as https://host:port".into()))
+            }
+            parsed => Ok((parsed?, "HF_ENDPOINT")),
+        },
+        (endpoint, _) => {
+            let text = endpoint.as_deref().unwrap_or(SERVER);
+            Ok((endpoint::parse(text, connection.insecure, "storage.huggingFace")?, "storage.huggingFace.endpoint"))
+        }
     }
 }

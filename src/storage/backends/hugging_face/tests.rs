@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    contract::{Connection, Reason},
+    contract::{Access, Connection, Reason},
     storage::{
         Checksum, Storage,
         backends::remote::testing::{self, Answer, Server, response},
@@ -159,7 +159,7 @@ async fn kinds_of_refusals_are_told_apart() {
         (400, "", false, Reason::InvalidSpec, "may not be a Hub"),
         (429, "", false, Reason::Unreachable, "429"),
         (503, "", false, Reason::Unreachable, "503"),
-        (200, "", false, Reason::Unreachable, "may be no Hub"),
+        (200, "", false, Reason::InvalidSpec, "web page instead of the commit"),
     ];
     let (_folder, mounts) = testing::secret(&[("HF_TOKEN", "hf_canary"), ("allowedHosts", "127.0.0.1")]);
     for (status, headers, secret, reason, part) in table {
@@ -240,7 +240,7 @@ async fn tokens_only_go_to_hosts_that_the_secret_lists() {
     );
     let (_folder, mounts) = testing::secret(&[("allowedHosts", "127.0.0.1")]);
     let missing = open_in(&with_secret(&server.url()), &mounts).err().unwrap();
-    assert_eq!(missing.to_string(), "Secret hub has no key HF_TOKEN");
+    assert_eq!(missing.to_string(), "Secret hub has no key HF_TOKEN, nor token");
 }
 
 #[tokio::test]
@@ -294,4 +294,106 @@ async fn redirects_within_the_hub_keep_the_token() {
     let looped = Server::start_beside(api, |_, _| response(302, "location: /loop\r\n", ""));
     let error = testing::read(&listed(open(&looped)), &entry(), 4..6).await.unwrap_err();
     assert!(error.to_string().contains("redirects more than 5 times"), "{error}");
+}
+
+/// Mounts of a laptop with these variables.
+fn laptop(variables: &[(&str, &str)]) -> Mounts {
+    let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Mounts { person: Some(Person::of(&environment)), ..Mounts::default() }
+}
+
+/// A task that names no server.
+fn unnamed() -> HuggingFaceTask {
+    HuggingFaceTask { connection: Connection { endpoint: None, ..task("x").connection }, ..task("x") }
+}
+
+#[tokio::test]
+async fn a_persons_token_goes_to_the_hub_and_to_the_server_that_they_named() {
+    let sent = |server: &Server| server.heads().iter().filter(|head| head.contains("hf_canary")).count();
+    let server = Server::start(|_, head| api(head).unwrap());
+    let url = server.url();
+    let mirrored = laptop(&[("HF_TOKEN", "hf_canary"), ("HF_ENDPOINT", &url)]);
+    for task in [unnamed(), task(&url)] {
+        open_in(&task, &mirrored).unwrap().list().await.unwrap();
+    }
+    assert_eq!((server.requests(), sent(&server)), (4, 4), "{:?}", server.heads());
+    // A server that only the spec names is read like everybody reads it.
+    let other = Server::start(|_, head| api(head).unwrap());
+    for mounts in [&mirrored, &laptop(&[("HF_TOKEN", "hf_canary")]), &laptop(&[]), &Mounts::default()] {
+        open_in(&task(&other.url()), mounts).unwrap().list().await.unwrap();
+    }
+    assert_eq!((other.requests(), sent(&other)), (8, 0), "{:?}", other.heads());
+    // A Secret's token on a laptop: the server that the person named is as good as one that the Secret lists.
+    let (_folder, secret) = testing::secret(&[("HF_TOKEN", "hf_canary_secret")]);
+    let mounts = Mounts { credentials: secret.credentials, ..laptop(&[("HF_ENDPOINT", &url)]) };
+    let mut named = unnamed();
+    named.connection.access = Access::Secret("hub".into());
+    open_in(&named, &mounts).unwrap().list().await.unwrap();
+    assert_eq!((server.requests(), sent(&server)), (6, 6));
+    assert_eq!(open_in(&with_secret(&other.url()), &mounts).err().unwrap().reason(), Reason::AccessDenied);
+
+    let hub = Url::parse(SERVER).unwrap();
+    for (mounts, expected) in [(&mirrored, Some("hf_canary")), (&laptop(&[]), None), (&Mounts::default(), None)] {
+        let (reader, _) = Reader::open(&Access::Anonymous, mounts, &hub).unwrap();
+        assert_eq!(reader.token().unwrap().as_deref(), expected);
+    }
+    for (endpoint, reason, part) in [
+        ("https://u:canary@mirror.test", Reason::InvalidSpec, "HF_ENDPOINT is not an address"),
+        ("mirror.test", Reason::InvalidSpec, "HF_ENDPOINT is not an address"),
+        ("http://mirror.test", Reason::InsecureEndpoint, "http://mirror.test is not encrypted"),
+    ] {
+        let mut task = unnamed();
+        task.connection.insecure = false;
+        let error = open_in(&task, &laptop(&[("HF_ENDPOINT", endpoint)])).err().unwrap();
+        assert_eq!(error.reason(), reason, "{error}");
+        assert!(error.to_string().contains(part) && !error.to_string().contains("canary"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_say_whose_token_it_was() {
+    let refuse = |status, code: &'static str| Server::start(move |_, _| response(status, code, "canary"));
+    for (status, code, withheld, reason, part) in [
+        (401, "", false, Reason::AccessDenied, "refuses your own token (HF_TOKEN, or that of your login)"),
+        (404, "x-error-code: RepoNotFound\r\n", false, Reason::NotFound, "not of those that your own token"),
+        (403, "x-error-code: GatedRepo\r\n", false, Reason::AccessDenied, "and let your own token"),
+        (
+            401,
+            "",
+            true,
+            Reason::NotFound,
+            "your own token is only sent to the Hub itself, and to the server that HF_ENDPOINT",
+        ),
+        (401, "x-error-code: GatedRepo\r\n", true, Reason::AccessDenied, "your own token is only sent to the Hub"),
+    ] {
+        let server = refuse(status, code);
+        let url = server.url();
+        let endpoint = if withheld { "https://elsewhere.test" } else { url.as_str() };
+        let mounts = laptop(&[("HF_TOKEN", "hf_canary"), ("HF_ENDPOINT", endpoint)]);
+        let error = open_in(&task(&url), &mounts).unwrap().list().await.unwrap_err();
+        assert_eq!(error.reason(), reason, "{error}");
+        assert!(error.to_string().contains(part) && !error.to_string().contains("canary"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_token_is_used_after_a_refusal() {
+    let server = Server::start(|_, head| {
+        let invalid = "x-error-message: Invalid credentials in Authorization header\r\n";
+        if head.contains("Bearer hf_new") { api(head).unwrap() } else { response(401, invalid, "") }
+    });
+    let url = server.url();
+    let (folder, secret) = testing::secret(&[("HF_TOKEN", "hf_old"), ("allowedHosts", "127.0.0.1")]);
+    let file = folder.path().join("HF_TOKEN").display().to_string();
+    let person = laptop(&[("HF_TOKEN_PATH", &file), ("HF_ENDPOINT", &url)]);
+    for (task, mounts) in [(with_secret(&url), secret), (task(&url), person)] {
+        std::fs::write(&file, "hf_old").unwrap();
+        let before = server.requests();
+        let storage = open_in(&task, &mounts).unwrap();
+        let error = storage.list().await.unwrap_err();
+        assert_eq!((error.reason(), server.requests() - before), (Reason::AccessDenied, 1), "{error}");
+        std::fs::write(&file, "hf_new\n").unwrap();
+        storage.list().await.unwrap();
+        assert_eq!(server.requests() - before, 4);
+    }
 }

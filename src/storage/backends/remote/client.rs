@@ -50,6 +50,8 @@ pub(in crate::storage) struct Manners {
     pub code: fn(&HeaderMap, &str) -> Option<String>,
     /// Headers of refused requests that the backend needs, in lower case. They are never shown as they are.
     pub headers: &'static [&'static str],
+    /// XML elements of the bodies of refused requests that the backend needs. They are never shown as they are.
+    pub elements: &'static [&'static str],
 }
 
 /// An answer that is not what was asked for.
@@ -61,6 +63,8 @@ pub(in crate::storage) struct Answer {
     pub code: Option<&'static str>,
     /// Of [`Manners::headers`].
     pub headers: BTreeMap<&'static str, String>,
+    /// Of [`Manners::elements`].
+    pub elements: BTreeMap<&'static str, String>,
     /// How long the server wants us to wait; at most a minute.
     pub retry_after: Option<Duration>,
 }
@@ -149,8 +153,9 @@ impl HttpService for Service {
         }
         let headers = self.kept(response.headers());
         let retry_after = retry_after(response.headers());
-        let code = if status.is_success() { None } else { self.error_code(response).await };
-        let answer = Answer { host, status: status.as_u16(), code, headers, retry_after };
+        let (code, elements) =
+            if status.is_success() { (None, BTreeMap::new()) } else { self.error_code(response).await };
+        let answer = Answer { host, status: status.as_u16(), code, headers, elements, retry_after };
         // object_store never repeats errors of this kind; the backend does, and knows when.
         Err(HttpError::new(HttpErrorKind::Unknown, answer))
     }
@@ -162,7 +167,8 @@ impl Service {
         self.manners.headers.iter().filter_map(text).filter(|(_, value)| value.len() <= HEADER_LIMIT).collect()
     }
 
-    async fn error_code(&self, response: HttpResponse) -> Option<&'static str> {
+    /// The code of an error, and what else is wanted of its body.
+    async fn error_code(&self, response: HttpResponse) -> (Option<&'static str>, BTreeMap<&'static str, String>) {
         let headers = response.headers().clone();
         let mut body = Vec::new();
         let mut stream = response.into_body().bytes_stream();
@@ -172,9 +178,18 @@ impl Service {
                 break;
             }
         }
-        let found = (self.manners.code)(&headers, &String::from_utf8_lossy(&body))?;
-        self.manners.codes.iter().copied().find(|known| *known == found)
+        let body = String::from_utf8_lossy(&body);
+        let found = (self.manners.code)(&headers, &body);
+        let code = self.manners.codes.iter().copied().find(|known| found.as_deref() == Some(*known));
+        let text = |name: &&'static str| Some((*name, element(&body, name)?.to_owned()));
+        (code, self.manners.elements.iter().filter_map(text).filter(|(_, text)| text.len() <= HEADER_LIMIT).collect())
     }
+}
+
+/// The text of the first XML element of this name.
+pub(in crate::storage) fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
+    let after = body.split_once(&format!("<{name}>"))?.1;
+    Some(after.split_once(&format!("</{name}>"))?.0.trim())
 }
 
 /// Seconds; dates are left to our own back-off.

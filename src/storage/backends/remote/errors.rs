@@ -5,6 +5,7 @@
 use std::{error::Error, io, iter::successors};
 
 use object_store::client::{HttpError, HttpErrorKind};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::{
     super::StorageError,
@@ -18,6 +19,8 @@ pub(in crate::storage) struct Place {
     pub host: String,
     /// The member of the spec that configures it, such as `storage.s3`.
     pub field: &'static str,
+    /// What to check when there is no such host, such as `storage.s3.endpoint`.
+    pub named_by: &'static str,
     /// Whether certificate authorities were given.
     pub has_ca: bool,
     /// How it answers.
@@ -56,7 +59,7 @@ impl Place {
             return answer(refused);
         }
         if let Some(name) = find::<NameError>(error) {
-            return StorageError::Unreachable(name.to_string());
+            return self.name(name);
         }
         if let Some(tls) = find::<rustls::Error>(error) {
             return self.tls(tls);
@@ -75,6 +78,37 @@ impl Place {
             (_, Some(HttpErrorKind::Timeout)) => format!("{host} did not answer in time"),
             _ => format!("{host} broke off, or its answer is not one of {}", self.manners.server),
         })
+    }
+
+    fn name(&self, error: &NameError) -> StorageError {
+        let (NameError::Unknown(name) | NameError::LinkLocal(name)) = error;
+        let own = self.host.rsplit_once(':').is_some_and(|(host, _)| host == name);
+        match error {
+            // Name servers fail in passing, too.
+            NameError::Unknown(_) if own => {
+                StorageError::Unreachable(format!("{error}: check {}, and the DNS of the cluster", self.named_by))
+            }
+            NameError::LinkLocal(_) if own => StorageError::InvalidSpec(format!("{error}: check {}", self.named_by)),
+            _ => StorageError::Unreachable(error.to_string()),
+        }
+    }
+
+    /// The error for a whole answer that is not `what` was asked for. A page for people stays one until somebody names another
+    /// address; anything else may have been cut off on its way.
+    pub fn not_asked_for(&self, headers: &HeaderMap, body: &[u8], what: &str) -> StorageError {
+        let (host, server) = (&self.host, self.manners.server);
+        if is_page(headers, body) {
+            StorageError::InvalidSpec(format!(
+                "{host} answered with a web page instead of {what}: check {}, which must be the address of {server} and not of its \
+                 console, a login or a proxy",
+                self.named_by
+            ))
+        } else {
+            StorageError::Unreachable(format!(
+                "{host} answered with something that is not {what}: check {}, it may not be {server}",
+                self.named_by
+            ))
+        }
     }
 
     /// The error of a request for a token, which another server gives than the one that stores; `remedy` is what helps when it
@@ -115,9 +149,29 @@ impl Place {
     }
 }
 
+/// Whether an answer is for people: its type or its first bytes say so.
+pub(in crate::storage) fn is_page(headers: &HeaderMap, body: &[u8]) -> bool {
+    let html = |kind: &HeaderValue| kind.to_str().is_ok_and(|kind| kind.to_ascii_lowercase().contains("html"));
+    headers.get(CONTENT_TYPE).is_some_and(html) || is_html(body)
+}
+
+/// Whether these are the first bytes of a web page.
+pub(in crate::storage) fn is_html(body: &[u8]) -> bool {
+    let start = body.trim_ascii_start();
+    let begins = |text: &[u8]| start.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text));
+    begins(b"<!doctype html") || begins(b"<html")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Place {
+        /// A server of these manners at `s3.test:443`.
+        pub fn test(field: &'static str, manners: &'static Manners) -> Self {
+            Self { host: "s3.test:443".to_owned(), field, named_by: field, has_ca: false, manners }
+        }
+    }
 
     #[test]
     fn what_an_io_error_holds_is_found() {

@@ -96,7 +96,10 @@ impl SecretFiles {
         // Line breaks at the end are the most common mistake in Secrets, and never a part of a key.
         let trimmed = text.trim_ascii();
         let usable = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
-        if !trimmed.iter().all(usable) || trimmed.len() > LONGEST {
+        if trimmed.len() > LONGEST {
+            return Err(problem(&format!("is longer than {LONGEST} bytes: it is something else")));
+        }
+        if !trimmed.iter().all(usable) {
             return Err(problem("has characters that such a key cannot have"));
         }
         Ok((!trimmed.is_empty()).then(|| String::from_utf8_lossy(trimmed).into_owned()))
@@ -116,5 +119,44 @@ pub(in crate::storage) fn word<'a>(
             files.secret()
         ))),
         None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::secret, *};
+
+    const NAMES: &[&str] = &["first", "second"];
+
+    #[test]
+    fn values_that_are_none_are_refused_by_name() {
+        let long = "a".repeat(LONGEST + 1);
+        for (keys, part) in [
+            (&[("third", "canary")][..], "Secret keys does not exist, or has none of the keys first, second"),
+            (&[("first", " \n")], "has none of the keys first, second"),
+            (&[("first", "canary\u{0}")], "key first of Secret keys has characters"),
+            (&[("second", "canary\u{fe}")], "key second of Secret keys has characters"),
+            (&[("second", &long)], "key second of Secret keys is longer than 16384 bytes"),
+        ] {
+            let (folder, _) = secret(keys);
+            let error = SecretFiles::new(folder.path().to_owned(), "keys".into(), NAMES).current().unwrap_err();
+            assert!(matches!(&error, StorageError::AccessDenied(text) if text.contains(part)), "{error}");
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn files_are_read_again_after_a_while() {
+        let (folder, _) = secret(&[("first", "old")]);
+        let files = SecretFiles::new(folder.path().to_owned(), "keys".into(), NAMES);
+        let first = || files.current().unwrap()["first"].clone();
+        assert_eq!(first(), "old");
+        std::fs::write(folder.path().join("first"), "new").unwrap();
+        assert_eq!(first(), "old");
+        let mut read = files.read.lock().unwrap();
+        let (when, _) = read.as_mut().unwrap();
+        *when = when.checked_sub(FRESH).unwrap();
+        drop(read);
+        assert_eq!(first(), "new");
     }
 }

@@ -7,16 +7,19 @@ use crate::contract::Access;
 use super::super::{
     StorageError,
     remote::{
-        client::{Answer, Manners},
+        client::{Answer, Manners, element},
         errors::{Asked, Place},
     },
 };
 
 /// Tells the region that a bucket is in.
 const REGION: &str = "x-amz-bucket-region";
+/// Tells the region that a signature has to be for, where the header does not.
+const EXPECTED_REGION: &str = "Region";
 
 /// How S3 servers answer: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>.
-pub(super) static MANNERS: Manners = Manners { server: "an S3 server", codes: CODES, code, headers: &[REGION] };
+pub(super) static MANNERS: Manners =
+    Manners { server: "an S3 server", codes: CODES, code, headers: &[REGION], elements: &[EXPECTED_REGION] };
 
 /// Codes of S3 errors that may be shown.
 const CODES: &[&str] = &[
@@ -50,8 +53,7 @@ const CODES: &[&str] = &[
 ];
 
 fn code(_: &HeaderMap, body: &str) -> Option<String> {
-    let after = body.split_once("<Code>")?.1;
-    Some(after.split_once("</Code>")?.0.trim().to_owned())
+    element(body, "Code").map(str::to_owned)
 }
 
 /// Whether the text can be the name of a region.
@@ -125,9 +127,10 @@ impl Bucket {
 
     fn elsewhere(&self, answer: &Answer) -> StorageError {
         let (host, bucket) = (&answer.host, &self.name);
-        StorageError::InvalidSpec(match answer.headers.get(REGION).filter(|text| is_region(text)) {
+        let told = answer.headers.get(REGION).or_else(|| answer.elements.get(EXPECTED_REGION));
+        StorageError::InvalidSpec(match told.filter(|text| is_region(text)) {
             Some(region) if *region != self.region => format!(
-                "the bucket {bucket} is in region {region} and not in {}: set storage.s3.region to {region}",
+                "the bucket {bucket} at {host} is in region {region} and not in {}: set storage.s3.region to {region}",
                 self.region
             ),
             _ => format!(
@@ -171,11 +174,11 @@ mod tests {
 
     fn explain(status: u16, code: Option<&'static str>, asked: Asked<'_>) -> StorageError {
         let host = "s3.test:443".to_owned();
-        let place = Place { host: host.clone(), field: "storage.s3", has_ca: false, manners: &MANNERS };
+        let place = Place { host: host.clone(), ..Place::test("storage.s3", &MANNERS) };
         let (name, region) = ("training".to_owned(), "us-east-1".to_owned());
         let bucket = Bucket { place, name, region, access: Access::Secret("s3-creds".into()) };
         let headers = [(REGION, "eu-west-1".to_owned())].into();
-        let answer = Answer { host, status, code, headers, retry_after: None };
+        let answer = Answer { host, status, code, headers, elements: [].into(), retry_after: None };
         let outer = HttpError::new(HttpErrorKind::Unknown, answer);
         let outer = object_store::Error::Generic { store: "S3", source: Box::new(outer) };
         bucket.explain(&outer, asked)

@@ -95,7 +95,13 @@ impl S3 {
             bucket_url.host_str().unwrap_or_default(),
             bucket_url.port_or_known_default().unwrap_or_default()
         );
-        let place = Place { host, field: "storage.s3", has_ca: task.ca.is_some(), manners: &answers::MANNERS };
+        let place = Place {
+            host,
+            field: "storage.s3",
+            named_by: named_by(task),
+            has_ca: task.ca.is_some(),
+            manners: &answers::MANNERS,
+        };
         let bucket =
             Bucket { place, name: task.bucket.clone(), region: task.region.clone(), access: task.access.clone() };
         let client = connector.client(plain).map_err(|error| bucket.explain(&error, Asked::Listing))?;
@@ -141,13 +147,9 @@ impl S3 {
         let mut request = request::get(&url)?;
         self.sign(&mut request, Asked::Listing).await?;
         let explain = |error: &(dyn std::error::Error + 'static)| self.bucket.explain(error, Asked::Listing);
-        let (_, text) = request::fetch(&self.client, request, PAGE_LIMIT, explain).await?;
-        listing::s3::Page::parse(&text).ok_or_else(|| {
-            StorageError::Unreachable(format!(
-                "{} answered with something that is not a listing of a bucket",
-                self.bucket.place.host
-            ))
-        })
+        let (headers, text) = request::fetch(&self.client, request, PAGE_LIMIT, explain).await?;
+        listing::s3::Page::parse(&text)
+            .ok_or_else(|| self.bucket.place.not_asked_for(&headers, &text, "a listing of a bucket"))
     }
 
     async fn range(&self, entry: &Entry, range: Range<u64>) -> Result<Body, StorageError> {
@@ -222,15 +224,24 @@ impl Dialect for S3 {
     }
 }
 
+/// The settings that the server's name is made of.
+fn named_by(task: &S3Task) -> &'static str {
+    match (&task.endpoint, task.virtual_hosted) {
+        (None, _) => "storage.s3.region",
+        (Some(_), false) => "storage.s3.endpoint",
+        (Some(_), true) => "storage.s3.endpoint and bucket (or set storage.s3.addressing to Path)",
+    }
+}
+
 /// The address that keys are appended to.
 fn bucket_url(task: &S3Task) -> Result<Url, StorageError> {
     let S3Task { bucket, region, endpoint, .. } = task;
     let usable = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if bucket.is_empty() || !usable(bucket) {
-        return Err(StorageError::InvalidSpec(format!("{bucket:?} cannot be the name of a bucket")));
+        return Err(StorageError::InvalidSpec(format!("storage.s3.bucket: {bucket:?} cannot be the name of a bucket")));
     }
     if !answers::is_region(region) {
-        return Err(StorageError::InvalidSpec(format!("{region:?} cannot be the name of a region")));
+        return Err(StorageError::InvalidSpec(format!("storage.s3.region: {region:?} cannot be the name of a region")));
     }
     let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
     let text = endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.{suffix}"));

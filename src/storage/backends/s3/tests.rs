@@ -194,11 +194,27 @@ async fn listings_fail_with_the_right_reason() {
         (|_| error(404, "NoSuchBucket"), Reason::NotFound, "no bucket training"),
         (|_| error(403, "InvalidAccessKeyId"), Reason::AccessDenied, "InvalidAccessKeyId"),
         (|_| response(200, "", "<ListBucketResult></ListBucketResult>"), Reason::NotFound, "begins with run/step-1/"),
-        (|_| response(200, "", "<html>canary</html>"), Reason::Unreachable, "not a listing"),
+        (
+            |_| response(200, "", "\n<HTML>canary</html>"),
+            Reason::InvalidSpec,
+            "web page instead of a listing of a bucket",
+        ),
+        (|_| response(200, "content-type: text/html\r\n", "canary"), Reason::InvalidSpec, "check storage.s3.endpoint"),
+        (|_| response(200, "", "canary"), Reason::Unreachable, "not a listing of a bucket: check storage.s3.endpoint"),
         (
             |_| response(301, "x-amz-bucket-region: eu-west-1\r\n", "<Error><Code>PermanentRedirect</Code></Error>"),
             Reason::InvalidSpec,
             "storage.s3.region to eu-west-1",
+        ),
+        (
+            |_| response(400, "", "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>"),
+            Reason::InvalidSpec,
+            "is in region eu-west-1 and not in us-east-1: set storage.s3.region to eu-west-1",
+        ),
+        (
+            |_| response(400, "", "<Error><Code>AuthorizationHeaderMalformed</Code><Region>c@nary</Region></Error>"),
+            Reason::InvalidSpec,
+            "check storage.s3.region and endpoint",
         ),
         (
             |_| {
@@ -282,7 +298,12 @@ async fn hosts_that_cannot_be_reached_are_named() {
     assert!(refused.to_string().contains(&closed.to_string()) && refused.to_string().contains("refuses"), "{refused}");
 
     let unknown = open(&task("https://nowhere.invalid:9000")).unwrap().list().await.unwrap_err();
-    assert_eq!(unknown, StorageError::Unreachable("the name nowhere.invalid does not resolve".into()));
+    assert_eq!(
+        unknown,
+        StorageError::Unreachable(
+            "the name nowhere.invalid does not resolve: check storage.s3.endpoint, and the DNS of the cluster".into()
+        )
+    );
 
     let plain = Server::start(|_, _| response(400, "", ""));
     let plain = open(&task(&format!("https://{}", plain.address))).unwrap();
