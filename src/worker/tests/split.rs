@@ -176,7 +176,7 @@ async fn any_worker_can_die_at_any_operation() {
                     // The last that it does is to make the manifest's name durable.
                     if let Ok(manifest) = fs::read_to_string(volume.path().join(".checkpoint/manifest.json")) {
                         assert!(manifest.contains(&digest), "{victim} {operation}");
-                        assert_complete(volume.path());
+                        assert_complete(volume.path(), 4);
                     }
                 }
                 let report = worker(&fake, volume.path(), number).await.unwrap();
@@ -196,7 +196,7 @@ async fn any_worker_can_die_at_any_operation() {
 #[tokio::test]
 async fn a_temporary_name_that_was_given_up_is_not_believed_when_it_comes_again() {
     let volume = tempfile::tempdir().unwrap();
-    let fake = fake(|_, _| false);
+    let fake = fake(PARTS, |_, _| false);
     worker(&fake, volume.path(), 1).await.unwrap();
     // Meanwhile the user wanted something else, so that what was begun was of no use, and then changed their mind.
     let mut task = fake.task(TaskKind::Load);
@@ -208,29 +208,29 @@ async fn a_temporary_name_that_was_given_up_is_not_believed_when_it_comes_again(
     for number in [1, 0, 2] {
         last = Some(worker(&fake, volume.path(), number).await.unwrap());
     }
-    assert_eq!(last.unwrap().digest, Some(digest_of_one().await));
-    assert_complete(volume.path());
+    assert_eq!(last.unwrap().digest, Some(digest_of_one(PARTS).await));
+    assert_complete(volume.path(), PARTS);
 }
 
 #[tokio::test]
 async fn the_whole_goes_by_what_lies_there_and_not_by_what_was_before() {
     let volume = tempfile::tempdir().unwrap();
-    let mut fake = fake(|_, _| false);
+    let mut fake = fake(PARTS, |_, _| false);
     fake.load(volume.path()).await.unwrap();
     fake.entries.iter_mut().for_each(|entry| entry.version = "\"next\"".into());
     let mut reports = Vec::new();
     for number in 0..WORKERS {
         reports.push(worker(&fake, volume.path(), number).await.unwrap());
     }
-    let total: u64 = contents().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let total: u64 = contents(PARTS).iter().map(|(_, bytes)| bytes.len() as u64).sum();
     assert_eq!(fetched(&reports), total, "nothing is fetched twice");
-    assert_complete(volume.path());
+    assert_complete(volume.path(), PARTS);
 }
 
 #[tokio::test]
 async fn whoever_finds_another_at_the_whole_has_brought_its_share() {
     let volume = tempfile::tempdir().unwrap();
-    let fake = fake(|_, _| false);
+    let fake = fake(PARTS, |_, _| false);
     for number in 0..WORKERS {
         worker(&fake, volume.path(), number).await.unwrap();
     }
@@ -256,7 +256,7 @@ fn a_worker_that_is_there_twice_does_not_write_one_journal_twice() {
 #[tokio::test]
 async fn what_others_set_aside_for_a_file_of_several_shares_is_not_missing() {
     let volume = tempfile::tempdir().unwrap();
-    let fake = fake(|_, _| true);
+    let fake = fake(PARTS, |_, _| true);
     worker(&fake, volume.path(), 0).await.unwrap_err();
     let share = Share::of(&fake.entries, (1, WORKERS), "group", false);
     let prepared = load::prepare(volume.path(), None, fake.uri.clone(), fake.entries.clone(), Some(share)).await;
