@@ -73,6 +73,15 @@ pub struct LoadTask {
     pub reuse_from: Option<String>,
 }
 
+impl LoadTask {
+    /// A load by one worker, of these files of the listing with this fingerprint.
+    #[must_use]
+    pub fn new(fingerprint: impl Into<String>, filter: Filter) -> Self {
+        let fingerprint = fingerprint.into();
+        Self { fingerprint, filter, digest: None, reuse_from: None, workers: alone(), worker: 0, group: String::new() }
+    }
+}
+
 fn alone() -> u32 {
     1
 }

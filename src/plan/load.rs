@@ -180,13 +180,9 @@ pub(super) fn load_task(
         validation: scene.checkpoint.spec.validation.clone(),
         volumes: vec![volume.filter.clone()],
         load: Some(LoadTask {
-            fingerprint: fingerprint.to_owned(),
-            filter: volume.filter.clone(),
             digest: digest.or(pin),
-            reuse_from: None,
             workers: if kind == TaskKind::Load { volume.workers() } else { 1 },
-            worker: 0,
-            group: String::new(),
+            ..LoadTask::new(fingerprint, volume.filter.clone())
         }),
     }
 }

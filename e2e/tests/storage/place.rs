@@ -74,15 +74,7 @@ impl Place {
 }
 
 pub fn task(kind: TaskKind, source: &Source, fingerprint: Option<&str>) -> Task {
-    let load = |fingerprint: &str| LoadTask {
-        fingerprint: fingerprint.into(),
-        filter: Filter::default(),
-        digest: None,
-        reuse_from: None,
-        workers: 1,
-        worker: 0,
-        group: String::new(),
-    };
+    let load = |fingerprint: &str| LoadTask::new(fingerprint, Filter::default());
     Task {
         version: VERSION,
         kind,

@@ -73,15 +73,7 @@ impl Fake {
             source: Source::S3(crate::contract::S3Task::default()),
             validation: Validation::default(),
             volumes: vec![],
-            load: Some(LoadTask {
-                fingerprint,
-                filter: Filter::default(),
-                digest: None,
-                reuse_from: None,
-                workers: 1,
-                worker: 0,
-                group: String::new(),
-            }),
+            load: Some(LoadTask::new(fingerprint, Filter::default())),
         }
     }
 

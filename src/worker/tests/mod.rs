@@ -108,15 +108,7 @@ impl Place {
     }
 
     async fn task(&self, kind: TaskKind) -> Task {
-        let load = LoadTask {
-            fingerprint: self.fingerprint().await,
-            filter: Filter::default(),
-            digest: None,
-            reuse_from: None,
-            workers: 1,
-            worker: 0,
-            group: String::new(),
-        };
+        let load = LoadTask::new(self.fingerprint().await, Filter::default());
         Task {
             version: VERSION,
             kind,
@@ -386,15 +378,7 @@ async fn inline_data_becomes_two_files() {
     let report = run(&task).await;
     assert_eq!(report.outcome, Outcome::Good, "{report:?}");
     task.kind = TaskKind::Load;
-    task.load = Some(LoadTask {
-        fingerprint: report.source.unwrap().fingerprint,
-        filter: Filter::default(),
-        digest: None,
-        reuse_from: None,
-        workers: 1,
-        worker: 0,
-        group: String::new(),
-    });
+    task.load = Some(LoadTask::new(report.source.unwrap().fingerprint, Filter::default()));
     let report = run(&task).await;
     assert_eq!(report.outcome, Outcome::Good, "{report:?}");
     let files = Place::files(place.volume.path());
