@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
-    io::{BufRead, BufReader, Seek, SeekFrom, Write},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
 };
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ use super::{
 const NAME: &str = "journal";
 const WHAT: &str = ".checkpoint/journal";
 const CHECK: usize = 16;
+/// Longest line, in bytes: a part whose CRCs are those of an upload in the smallest pieces takes a few KiB.
+const LINE_LIMIT: u64 = 1 << 20;
 
 /// A file that a load completed.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -210,7 +212,8 @@ fn read(file: &File) -> Result<(Past, u64), Failure> {
     let mut text = Vec::new();
     loop {
         text.clear();
-        let length = reader.read_until(b'\n', &mut text).map_err(|error| Failure::of_io(&error, WHAT))?;
+        let mut line = reader.by_ref().take(LINE_LIMIT);
+        let length = line.read_until(b'\n', &mut text).map_err(|error| Failure::of_io(&error, WHAT))?;
         match parse(&text) {
             Some(line) => past.add(line),
             None => return Ok((past, good)),

@@ -40,6 +40,14 @@ pub(super) async fn load(
     }
     progress.enter(Stage::Listing);
     let (_, wanted) = load::wanted(load, &**storage).await?;
+    if wanted.iter().any(|entry| entry.version.is_empty()) {
+        // What others brought could not be told from another version of it: the first worker loads alone.
+        if load.worker == 0 {
+            return load::whole(task, load, storage, volume, sibling, progress).await;
+        }
+        let message = "the storage does not tell versions of files apart, so that one worker loads all of them";
+        return Ok(Report::new(TaskKind::Load, Outcome::Good, Reason::Loading, message));
+    }
     let share = Share::of(&wanted, (load.worker, load.workers), &load.group, storage.in_sequence());
     let mark = Mark::of(load);
     let worker = load.worker;

@@ -263,3 +263,17 @@ async fn what_others_set_aside_for_a_file_of_several_shares_is_not_missing() {
     let reserved = load::reserved(&prepared.unwrap());
     assert!(reserved >= fake.entries[0].size, "{reserved}");
 }
+
+#[tokio::test]
+async fn one_worker_loads_what_has_no_versions() {
+    let volume = tempfile::tempdir().unwrap();
+    let mut fake = fake(4, |_, _| false);
+    fake.entries[3].version.clear();
+    for number in [2, 0, 1] {
+        let report = worker(&fake, volume.path(), number).await.unwrap();
+        assert_eq!(report.digest.is_some(), number == 0);
+    }
+    let total: u64 = contents(4).iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    assert_eq!(fake.bytes.load(Ordering::SeqCst), total, "nothing is fetched twice");
+    assert_complete(volume.path(), 4);
+}

@@ -1,14 +1,11 @@
-//! The volume that is filled or verified: every name is opened under its folder's handle, and no link is followed. Does
-//! I/O, blocking.
+//! The side of a volume that a load writes: temporary names, durable bytes, own names, the manifest. One load at a time, or the
+//! workers of one. Does I/O, blocking.
 
 use std::{
     ffi::OsStr,
     fs::File,
-    io::{Read, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    io::Write,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -16,213 +13,51 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, fallocate, fchmod, flock,
-        fstat, fstatfs, fstatvfs, fsync, mkdirat, openat, renameat, renameat_with, statat, syncfs, unlinkat,
+        AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, fallocate, flock, fstat, fstatfs,
+        fstatvfs, fsync, openat, renameat, renameat_with, statat, syncfs, unlinkat,
     },
     io::Errno,
 };
 
 use crate::{
-    contract::manifest::{FOLDER, Manifest, is_reserved},
+    contract::manifest::{FOLDER, Manifest},
     storage::paths,
+    worker::{failure::Failure, split::share::is_shared},
 };
 
-use super::{failure::Failure, split::share::is_shared};
+use super::{MANIFEST, Volume, flags, make_folder, mark_name, modified, set_mode};
 
 const STAGING: &str = "staging";
-const MANIFEST: &str = "manifest.json";
 const MANIFEST_NEXT: &str = "manifest.json.next";
 /// A file, since network file systems lock no folders and let only those lock a file who may write it.
 const LOCK: &str = "lock";
-/// A manifest of as many files as a checkpoint can have fits.
-const MANIFEST_LIMIT: u64 = 1 << 30;
-/// Longest mark of a worker, in bytes.
-const MARK_LIMIT: u64 = 4 << 10;
 /// So many files are made durable one by one.
 const ONE_BY_ONE: usize = 4;
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
-const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
-
-/// What lies in a volume.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Found {
-    pub path: String,
-    pub size: u64,
-    /// As [`crate::storage::Folder`] writes versions.
-    pub modified: String,
-    /// Whether it is a file, and not a link, pipe or device.
-    pub is_file: bool,
-}
 
 /// A file under a temporary name.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Staged {
+pub(in crate::worker) struct Staged {
     pub name: String,
     pub size: u64,
     /// Bytes that the file system has set aside for it.
     pub allocated: u64,
 }
 
-/// The root of a volume.
-#[derive(Debug)]
-pub(super) struct Volume {
-    root: OwnedFd,
-}
-
 /// The folders of a volume that a load writes to. As long as it lives, no other load can have it.
 #[derive(Debug)]
-pub(super) struct Workspace {
+pub(in crate::worker) struct Workspace {
     pub volume: Volume,
     own: OwnedFd,
     staging: OwnedFd,
     held: Arc<OwnedFd>,
     #[cfg(test)]
-    crash: super::tests::Crash,
-}
-
-fn flags() -> OFlags {
-    OFlags::NOFOLLOW | OFlags::CLOEXEC
-}
-
-fn open_folder(parent: impl AsFd, name: impl AsRef<OsStr>) -> Result<OwnedFd, Errno> {
-    openat(parent, name.as_ref(), OFlags::RDONLY | OFlags::DIRECTORY | flags(), Mode::empty())
-}
-
-fn make_folder(parent: impl AsFd, name: impl AsRef<OsStr>) -> Result<OwnedFd, Errno> {
-    match mkdirat(&parent, name.as_ref(), FOLDER_MODE) {
-        Ok(()) => {
-            let folder = open_folder(&parent, name)?;
-            set_mode(&folder, FOLDER_MODE)?;
-            Ok(folder)
-        }
-        Err(Errno::EXIST) => open_folder(&parent, name),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// The mode whatever the umask is. Some network file systems have none to set.
-fn set_mode(handle: impl AsFd, mode: Mode) -> Result<(), Errno> {
-    match fchmod(handle, mode) {
-        Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-        other => other,
-    }
-}
-
-impl Volume {
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root =
-            rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| Failure::of_volume(errno, "its root"))?;
-        Ok(Self { root })
-    }
-
-    /// Everything but folders and what is reserved, sorted.
-    pub(super) fn scan(&self) -> Result<Vec<Found>, Failure> {
-        let mut found = Vec::new();
-        let mut ahead = vec![String::new()];
-        while let Some(folder) = ahead.pop() {
-            let shown = if folder.is_empty() { "its root" } else { folder.as_str() };
-            let fail = |errno| Failure::of_volume(errno, shown);
-            let handle = self.folder(&folder, false).map_err(fail)?;
-            for item in Dir::read_from(&handle).map_err(fail)? {
-                let item = item.map_err(fail)?;
-                let name = item.file_name().to_string_lossy();
-                if name == "." || name == ".." {
-                    continue;
-                }
-                let path = if folder.is_empty() { name.into_owned() } else { format!("{folder}/{name}") };
-                if is_reserved(&path) {
-                    continue;
-                }
-                let stat = statat(&handle, item.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
-                let kind = FileType::from_raw_mode(stat.st_mode);
-                if kind == FileType::Directory {
-                    if item.file_name().to_str().is_err() {
-                        return Err(Failure::Conflict(format!(
-                            "the folder {path:?} of the volume was not put there by a load"
-                        )));
-                    }
-                    ahead.push(path);
-                    continue;
-                }
-                let is_file = kind == FileType::RegularFile && item.file_name().to_str().is_ok();
-                found.push(Found {
-                    path,
-                    size: u64::try_from(stat.st_size).unwrap_or(0),
-                    modified: modified(&stat),
-                    is_file,
-                });
-            }
-        }
-        found.sort_by(|left, right| left.path.cmp(&right.path));
-        Ok(found)
-    }
-
-    /// The manifest; none when there is none.
-    pub(super) fn manifest(&self) -> Result<Option<Manifest>, Failure> {
-        let what = crate::contract::manifest::PATH;
-        let opened = open_folder(&self.root, FOLDER)
-            .and_then(|own| openat(own, MANIFEST, OFlags::RDONLY | OFlags::NONBLOCK | flags(), Mode::empty()));
-        let handle = match opened {
-            Ok(handle) => handle,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(Failure::of_volume(errno, what)),
-        };
-        let mut text = Vec::new();
-        File::from(handle).take(MANIFEST_LIMIT).read_to_end(&mut text).map_err(|error| Failure::of_io(&error, what))?;
-        let parsed = serde_json::from_slice(&text);
-        parsed.map(Some).map_err(|_| Failure::Corrupt(format!("{what} of the volume is not a manifest")))
-    }
-
-    /// What the worker with this number has said of its share.
-    pub(super) fn mark(&self, worker: u32) -> Result<Option<String>, Failure> {
-        let opened = open_folder(&self.root, FOLDER)
-            .and_then(|own| openat(own, mark_name(worker), OFlags::RDONLY | OFlags::NONBLOCK | flags(), Mode::empty()));
-        let file = match opened {
-            Ok(handle) => File::from(handle),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(Failure::of_volume(errno, FOLDER)),
-        };
-        let mut text = String::new();
-        match file.take(MARK_LIMIT).read_to_string(&mut text) {
-            Ok(_) => Ok(Some(text)),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(None),
-            Err(error) => Err(Failure::of_io(&error, FOLDER)),
-        }
-    }
-
-    /// Opens a file for reading.
-    pub(super) fn file(&self, path: &str) -> Result<File, Errno> {
-        let (folder, name) = self.parent(path, false)?;
-        let handle = openat(folder, name, OFlags::RDONLY | OFlags::NONBLOCK | flags(), Mode::empty())?;
-        match FileType::from_raw_mode(fstat(&handle)?.st_mode) {
-            FileType::RegularFile => Ok(File::from(handle)),
-            _ => Err(Errno::INVAL),
-        }
-    }
-
-    fn folder(&self, path: &str, create: bool) -> Result<OwnedFd, Errno> {
-        let mut handle = self.root.try_clone().map_err(|_| Errno::MFILE)?;
-        for segment in path.split('/').filter(|segment| !segment.is_empty()) {
-            handle = if create { make_folder(&handle, segment)? } else { open_folder(&handle, segment)? };
-        }
-        Ok(handle)
-    }
-
-    /// The handle of the folder that a path is in, and its name there.
-    fn parent<'a>(&self, path: &'a str, create: bool) -> Result<(OwnedFd, &'a str), Errno> {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        Ok((self.folder(folder, create)?, name))
-    }
-}
-
-fn modified(stat: &rustix::fs::Stat) -> String {
-    format!("{}.{:09}", stat.st_mtime, stat.st_mtime_nsec)
+    crash: crate::worker::tests::Crash,
 }
 
 impl Workspace {
     /// Makes the folders that a load needs, unless another load is at work; only workers that are not `alone` go together.
-    pub(super) fn open(path: &Path, alone: bool) -> Result<Self, Failure> {
+    pub(in crate::worker) fn open(path: &Path, alone: bool) -> Result<Self, Failure> {
         let volume = Volume::open(path)?;
         let own = make_folder(&volume.root, FOLDER).map_err(|errno| Failure::of_volume(errno, FOLDER))?;
         let held = openat(&own, LOCK, OFlags::RDWR | OFlags::CREATE | flags(), FILE_MODE)
@@ -235,12 +70,12 @@ impl Workspace {
             staging,
             held: Arc::new(held),
             #[cfg(test)]
-            crash: super::tests::Crash::of(path),
+            crash: crate::worker::tests::Crash::of(path),
         })
     }
 
     /// Keeps other loads away for as long as it lives.
-    pub(super) fn held(&self) -> Arc<OwnedFd> {
+    pub(in crate::worker) fn held(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.held)
     }
 
@@ -249,20 +84,20 @@ impl Workspace {
         not(test),
         expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "does nothing outside tests")
     )]
-    pub(super) fn step(&self) -> Result<(), Failure> {
+    pub(in crate::worker) fn step(&self) -> Result<(), Failure> {
         #[cfg(test)]
         self.crash.step()?;
         Ok(())
     }
 
     /// Bytes that can still be written; none when the file system does not say.
-    pub(super) fn available(&self) -> Option<u64> {
+    pub(in crate::worker) fn available(&self) -> Option<u64> {
         let stat = fstatvfs(&self.volume.root).ok()?;
         (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// A journal to be read and written, by nobody else meanwhile; made if there is none.
-    pub(super) fn journal(&self, name: &str) -> Result<File, Failure> {
+    pub(in crate::worker) fn journal(&self, name: &str) -> Result<File, Failure> {
         let flags = OFlags::RDWR | OFlags::CREATE | flags();
         let handle = openat(&self.own, name, flags, FILE_MODE)
             .map_err(|errno| Failure::of_volume(errno, ".checkpoint/journal"))?;
@@ -273,14 +108,14 @@ impl Workspace {
     }
 
     /// The names in the folder that is ours.
-    pub(super) fn own_names(&self) -> Result<Vec<String>, Failure> {
+    pub(in crate::worker) fn own_names(&self) -> Result<Vec<String>, Failure> {
         let fail = |errno| Failure::of_volume(errno, FOLDER);
         let name = |item: Result<rustix::fs::DirEntry, Errno>| Ok(item?.file_name().to_string_lossy().into_owned());
         Dir::read_from(&self.own).map_err(fail)?.map(name).collect::<Result<_, _>>().map_err(fail)
     }
 
     /// A file in the folder that is ours, to be read.
-    pub(super) fn own_file(&self, name: &str) -> Result<Option<File>, Failure> {
+    pub(in crate::worker) fn own_file(&self, name: &str) -> Result<Option<File>, Failure> {
         match openat(&self.own, name, OFlags::RDONLY | OFlags::NONBLOCK | flags(), Mode::empty()) {
             Ok(handle) => Ok(Some(File::from(handle))),
             Err(Errno::NOENT) => Ok(None),
@@ -289,7 +124,7 @@ impl Workspace {
     }
 
     /// Removes a file of the folder that is ours.
-    pub(super) fn remove_own(&self, name: &str) -> Result<(), Failure> {
+    pub(in crate::worker) fn remove_own(&self, name: &str) -> Result<(), Failure> {
         self.step()?;
         match unlinkat(&self.own, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -298,18 +133,18 @@ impl Workspace {
     }
 
     /// Makes the names of files durable that were removed from the folder that is ours.
-    pub(super) fn settle_own(&self) -> Result<(), Failure> {
+    pub(in crate::worker) fn settle_own(&self) -> Result<(), Failure> {
         fsync(&self.own).map_err(|errno| Failure::of_volume(errno, FOLDER))
     }
 
     /// Makes it durable that the worker with this number has brought its share.
-    pub(super) fn set_mark(&self, worker: u32, text: &str) -> Result<(), Failure> {
+    pub(in crate::worker) fn set_mark(&self, worker: u32, text: &str) -> Result<(), Failure> {
         let name = mark_name(worker);
         self.replace_own(&name, &format!("{name}.next"), text.as_bytes())
     }
 
     /// The files under temporary names.
-    pub(super) fn staged(&self) -> Result<Vec<Staged>, Failure> {
+    pub(in crate::worker) fn staged(&self) -> Result<Vec<Staged>, Failure> {
         let fail = |errno| Failure::of_volume(errno, ".checkpoint/staging");
         let mut staged = Vec::new();
         for item in Dir::read_from(&self.staging).map_err(fail)? {
@@ -329,18 +164,18 @@ impl Workspace {
     }
 
     /// Whether something has this temporary name.
-    pub(super) fn is_staged(&self, name: &str) -> bool {
+    pub(in crate::worker) fn is_staged(&self, name: &str) -> bool {
         statat(&self.staging, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Bytes that the file system has set aside for what has this temporary name now.
-    pub(super) fn allocated(&self, name: &str) -> u64 {
+    pub(in crate::worker) fn allocated(&self, name: &str) -> u64 {
         let stat = statat(&self.staging, name, AtFlags::SYMLINK_NOFOLLOW);
         stat.map_or(0, |stat| u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
     }
 
     /// A new file under a temporary name, with its space reserved where that is possible.
-    pub(super) fn create(&self, name: &str, size: u64, path: &str) -> Result<File, Failure> {
+    pub(in crate::worker) fn create(&self, name: &str, size: u64, path: &str) -> Result<File, Failure> {
         self.step()?;
         let fail = |errno| Failure::of_volume(errno, path);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | flags();
@@ -352,7 +187,7 @@ impl Workspace {
     }
 
     /// Sets space aside where that is possible.
-    pub(super) fn reserve(file: &File, size: u64, path: &str) -> Result<(), Failure> {
+    pub(in crate::worker) fn reserve(file: &File, size: u64, path: &str) -> Result<(), Failure> {
         if size == 0 {
             return Ok(());
         }
@@ -363,7 +198,7 @@ impl Workspace {
     }
 
     /// Opens a file that other workers write too.
-    pub(super) fn reopen_or_create(&self, name: &str, size: u64, path: &str) -> Result<File, Failure> {
+    pub(in crate::worker) fn reopen_or_create(&self, name: &str, size: u64, path: &str) -> Result<File, Failure> {
         self.step()?;
         let fail = |errno| Failure::of_volume(errno, path);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK | flags();
@@ -375,14 +210,17 @@ impl Workspace {
     }
 
     /// Opens a file that an earlier attempt left under a temporary name.
-    pub(super) fn reopen(&self, name: &str, path: &str) -> Result<File, Failure> {
+    pub(in crate::worker) fn reopen(&self, name: &str, path: &str) -> Result<File, Failure> {
         let handle = openat(&self.staging, name, OFlags::RDWR | OFlags::NONBLOCK | flags(), Mode::empty());
         handle.map(File::from).map_err(|errno| Failure::of_volume(errno, path))
     }
 
     /// Makes the bytes of these files durable: one by one, or all that the file system holds when they are many and it is known
     /// to say what went wrong. Files whose sync failed must be given up: the kernel reports such an error once only.
-    pub(super) fn settle<'a>(&self, files: impl IntoIterator<Item = (&'a File, &'a str)>) -> Result<(), Failure> {
+    pub(in crate::worker) fn settle<'a>(
+        &self,
+        files: impl IntoIterator<Item = (&'a File, &'a str)>,
+    ) -> Result<(), Failure> {
         self.step()?;
         let files: Vec<_> = files.into_iter().collect();
         let synced = if files.len() > ONE_BY_ONE && self.syncs_as_a_whole() {
@@ -411,18 +249,18 @@ impl Workspace {
     }
 
     /// When the bytes of a file were last changed, as the journal has it.
-    pub(super) fn modified(file: &File, path: &str) -> Result<String, Failure> {
+    pub(in crate::worker) fn modified(file: &File, path: &str) -> Result<String, Failure> {
         fstat(file).map(|stat| modified(&stat)).map_err(|errno| Failure::of_volume(errno, path))
     }
 
     /// Makes the temporary names durable.
-    pub(super) fn settle_names(&self) -> Result<(), Failure> {
+    pub(in crate::worker) fn settle_names(&self) -> Result<(), Failure> {
         self.step()?;
         fsync(&self.staging).map_err(|errno| Failure::of_volume(errno, ".checkpoint/staging"))
     }
 
     /// Gives a file its own name. `ours` says that what has this name now may be replaced.
-    pub(super) fn publish(&self, name: &str, path: &str, ours: bool) -> Result<(), Failure> {
+    pub(in crate::worker) fn publish(&self, name: &str, path: &str, ours: bool) -> Result<(), Failure> {
         self.step()?;
         let fail = |errno| match errno {
             Errno::EXIST | Errno::ISDIR | Errno::NOTEMPTY => conflict(path),
@@ -446,7 +284,7 @@ impl Workspace {
     }
 
     /// Removes a file of ours and the folders that it leaves empty.
-    pub(super) fn remove(&self, path: &str) -> Result<(), Failure> {
+    pub(in crate::worker) fn remove(&self, path: &str) -> Result<(), Failure> {
         self.step()?;
         let fail = |errno| Failure::of_volume(errno, path);
         let (folder, name) = self.volume.parent(path, false).map_err(fail)?;
@@ -464,12 +302,15 @@ impl Workspace {
     }
 
     /// Removes a temporary name. What stays is removed by the next load.
-    pub(super) fn discard(&self, name: &str) {
+    pub(in crate::worker) fn discard(&self, name: &str) {
         _ = unlinkat(&self.staging, OsStr::from_bytes(name.as_bytes()), AtFlags::empty());
     }
 
     /// Makes the names of files durable.
-    pub(super) fn settle_folders<'a>(&self, files: impl IntoIterator<Item = &'a str>) -> Result<(), Failure> {
+    pub(in crate::worker) fn settle_folders<'a>(
+        &self,
+        files: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), Failure> {
         self.step()?;
         let mut folders: Vec<&str> = paths::folders(files).into_iter().collect();
         folders.sort_unstable();
@@ -481,7 +322,7 @@ impl Workspace {
     }
 
     /// Removes the manifest: what it says is about to be wrong.
-    pub(super) fn remove_manifest(&self) -> Result<(), Failure> {
+    pub(in crate::worker) fn remove_manifest(&self) -> Result<(), Failure> {
         self.step()?;
         let fail = |errno| Failure::of_volume(errno, crate::contract::manifest::PATH);
         match unlinkat(&self.own, MANIFEST, AtFlags::empty()) {
@@ -492,7 +333,7 @@ impl Workspace {
     }
 
     /// Writes the manifest: the volume is then what it says.
-    pub(super) fn write_manifest(&self, manifest: &Manifest) -> Result<(), Failure> {
+    pub(in crate::worker) fn write_manifest(&self, manifest: &Manifest) -> Result<(), Failure> {
         let what = crate::contract::manifest::PATH;
         let mut text = serde_json::to_vec(manifest).map_err(|error| Failure::Volume(format!("{what}: {error}")))?;
         text.push(b'\n');
@@ -520,10 +361,6 @@ impl Workspace {
         self.step()?;
         fsync(&self.own).map_err(fail)
     }
-}
-
-fn mark_name(worker: u32) -> String {
-    format!("share.{worker}")
 }
 
 fn conflict(path: &str) -> Failure {
