@@ -147,7 +147,7 @@ fn a_load_that_is_killed_goes_on_from_there() {
         server.address
     );
     fs::write(&manifest, text).unwrap();
-    for tenth in [3, 6, 9] {
+    for tenth in 1..10 {
         let volumes = folder.path().join(format!("volumes-{tenth}"));
         let begun = server.sent();
         let mut child = start(&manifest, &volumes);
@@ -173,8 +173,8 @@ fn a_load_that_is_killed_goes_on_from_there() {
             (SIZE - second.min(SIZE)) / MIB,
             again / MIB
         );
-        // A few parts of 16 MiB that were on their way, what waited for its batch, and the batch that was made durable then: each
-        // of them is what comes in a second.
+        // A few parts of 16 MiB that were on their way, what waited for its batch, a quarter of a second, and the batch that was
+        // made durable then: a slow disk takes its time for that.
         assert!(again <= 6 * 16 * MIB + 2 * RATE, "{} MiB were fetched twice", again / MIB);
         fs::remove_dir_all(&volumes).unwrap();
     }

@@ -22,6 +22,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("e2fsprogs", "mkfs.ext4"),
     ("xfsprogs", "mkfs.xfs"),
+    ("btrfs-progs", "mkfs.btrfs"),
     ("util-linux", "nsenter"),
     ("mount", "mount"),
     ("procps", "sysctl"),

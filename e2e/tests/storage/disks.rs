@@ -63,28 +63,51 @@ impl Origin {
     }
 }
 
-/// A small ext4 of its own, which becomes read-only when something is wrong with it.
+/// A small file system of its own.
 struct Disk {
     folder: tempfile::TempDir,
+    /// The volume below where the file system is mounted.
+    volume: &'static str,
 }
 
 impl Disk {
+    /// An ext4, which becomes read-only when something is wrong with it.
     fn mounted() -> Result<Self> {
-        let disk = Self { folder: tempfile::tempdir()? };
-        File::create(disk.image())?.set_len(DISK)?;
-        fs::create_dir(disk.root())?;
-        capture(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-O", "^has_journal"]).arg(disk.image()))?;
-        capture(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(disk.image()).arg(disk.root()))
-            .context("a loop mount is needed, and root for it")?;
+        let disk = Self { folder: tempfile::tempdir()?, volume: "" };
+        disk.mount(DISK, &["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal"], "loop,errors=remount-ro")?;
         Ok(disk)
+    }
+
+    /// A folder of a btrfs that may hold so many bytes, while the file system has room for more.
+    fn with_quota(bytes: u64) -> Result<Self> {
+        let disk = Self { folder: tempfile::tempdir()?, volume: "volume" };
+        disk.mount(8 * DISK, &["mkfs.btrfs", "-q", "-f"], "loop")?;
+        let btrfs = |arguments: &[&str], place: &Path| capture(Command::new("btrfs").args(arguments).arg(place));
+        btrfs(&["quota", "enable"], &disk.mount_point())?;
+        btrfs(&["subvolume", "create"], &disk.root())?;
+        btrfs(&["qgroup", "limit", &bytes.to_string()], &disk.root())?;
+        Ok(disk)
+    }
+
+    fn mount(&self, size: u64, make: &[&str], options: &str) -> Result<()> {
+        File::create(self.image())?.set_len(size)?;
+        fs::create_dir(self.mount_point())?;
+        capture(Command::new(make[0]).args(&make[1..]).arg(self.image()))?;
+        capture(Command::new("mount").args(["-o", options]).arg(self.image()).arg(self.mount_point()))
+            .map(drop)
+            .context("a loop mount is needed, and root for it")
     }
 
     fn image(&self) -> PathBuf {
         self.folder.path().join("image")
     }
 
+    fn mount_point(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
     fn root(&self) -> PathBuf {
-        self.folder.path().join("volume")
+        self.mount_point().join(self.volume)
     }
 
     async fn perform(&self, kind: TaskKind, fingerprint: Option<&str>) -> Report {
@@ -149,7 +172,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        capture(Command::new("umount").arg(self.root())).ok();
+        capture(Command::new("umount").arg(self.mount_point())).ok();
     }
 }
 
@@ -176,14 +199,23 @@ async fn a_disk_that_fills_up() -> Result<()> {
 async fn a_disk_that_becomes_read_only() -> Result<()> {
     place()?;
     let disk = Disk::mounted()?;
-    let device = capture(Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(disk.root()))?;
+    let device = capture(Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(disk.mount_point()))?;
     let device = device.trim().trim_start_matches("/dev/").to_owned();
     // As the kernel does when it finds the file system damaged.
     let fail = |_: &Path| Ok(fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "a test")?);
     disk.assert_fails(fail, Reason::LoadFailed, "read-only").await?;
-    capture(Command::new("umount").arg(disk.root()))?;
+    capture(Command::new("umount").arg(disk.mount_point()))?;
     capture(Command::new("sh").args(["-c", "e2fsck -fy \"$0\" || test $? -le 2"]).arg(disk.image()))?;
-    capture(Command::new("mount").args(["-o", "loop"]).arg(disk.image()).arg(disk.root()))?;
+    capture(Command::new("mount").args(["-o", "loop"]).arg(disk.image()).arg(disk.mount_point()))?;
+    disk.assert_goes_on().await
+}
+
+#[tokio::test]
+async fn a_quota_that_is_less_than_the_disk() -> Result<()> {
+    place()?;
+    let disk = Disk::with_quota(u64::try_from(FILES * FILE_SIZE)? * 2 / 3)?;
+    disk.assert_fails(|_| Ok(()), Reason::InsufficientSpace, "the volume is full").await?;
+    capture(Command::new("btrfs").args(["qgroup", "limit", "none"]).arg(disk.root()))?;
     disk.assert_goes_on().await
 }
 
