@@ -24,7 +24,7 @@ use super::{
     reuse::{Reuse, Taker},
     selection::Resume,
     split::share::Share,
-    transfer::{Destination, Event, Job, PartSums, Transfer, hash::PART, target::Target},
+    transfer::{self, Destination, Event, Job, PartSums, Transfer, hash::PART, target::Target},
     volume::Workspace,
 };
 
@@ -212,7 +212,15 @@ pub(super) struct Copied {
     /// Files that have their names.
     pub records: Vec<Record>,
     /// Files that are not what their store says, and where.
-    pub wrong: Vec<(Entry, Vec<Window>)>,
+    wrong: Vec<(Entry, Vec<Window>)>,
+}
+
+impl Copied {
+    /// The files that are wrong, if there are any, and what to say of them.
+    pub(super) fn wrong(&self) -> Option<(Vec<Entry>, String)> {
+        let (entry, windows) = self.wrong.first()?;
+        Some((self.wrong.iter().map(|(entry, _)| entry.clone()).collect(), transfer::wrong(entry, windows)))
+    }
 }
 
 /// Copies files from a storage to a shelf.

@@ -13,13 +13,14 @@ use crate::{
 };
 
 use super::{
-    copy::{Copied, Copier, Shelf},
+    copy::Shelf,
     failure::{Failure, blocking},
     inspect::{of_verdict, pin_message, selectors},
     journal::{self, Record},
     progress::{ProgressSink, Stage},
     reuse::{self, Reuse, donor},
     review::{Review, review},
+    rounds::Rounds,
     selection::{Inventory, Resume, Work, blocks},
     split::{
         self,
@@ -29,67 +30,59 @@ use super::{
     volume::{Staged, Volume, Workspace},
 };
 
-/// How often files that turn out to be wrong are fetched.
-pub(super) const ROUNDS: u32 = 2;
-
 /// A volume that a load may write to, and what is to be done in it.
 pub(super) struct Prepared {
     pub shelf: Arc<Shelf>,
     pub work: Work,
-    pub reuse: Reuse,
+    pub reuse: Arc<Reuse>,
 }
 
-/// Fills the volume and says what it holds, alone or as one of several workers. Files of the claim at `sibling` are taken where
-/// they are what is wanted.
-pub(super) async fn load(
-    task: &Task,
-    load: &LoadTask,
-    storage: &Arc<dyn Storage>,
-    volume: &Path,
-    sibling: Option<&Path>,
-    progress: &ProgressSink,
-) -> Result<Report, Failure> {
-    if load.workers > 1 {
-        split::load(task, load, storage, volume, sibling, progress).await
-    } else {
-        whole(task, load, storage, volume, sibling, progress).await
-    }
+/// What a load is about.
+#[derive(Clone, Copy)]
+pub(super) struct Loading<'a> {
+    pub task: &'a Task,
+    pub load: &'a LoadTask,
+    pub storage: &'a Arc<dyn Storage>,
+    /// The volume to fill.
+    pub volume: &'a Path,
+    /// The claim whose files are taken where they are what is wanted.
+    pub sibling: Option<&'a Path>,
+    pub progress: &'a ProgressSink,
+}
+
+/// What the source has, and what of it is wanted.
+pub(super) struct Listed {
+    pub listing: Listing,
+    pub wanted: Vec<Entry>,
+}
+
+/// Fills the volume and says what it holds, alone or as one of several workers.
+pub(super) async fn load(loading: Loading<'_>) -> Result<Report, Failure> {
+    loading.progress.enter(Stage::Listing);
+    let listed = list(loading.load, &**loading.storage).await?;
+    if loading.load.workers > 1 { split::load(loading, listed).await } else { whole(loading, listed).await }
 }
 
 /// Fills the volume, of which nobody else writes anything meanwhile.
-pub(super) async fn whole(
-    task: &Task,
-    load: &LoadTask,
-    storage: &Arc<dyn Storage>,
-    volume: &Path,
-    sibling: Option<&Path>,
-    progress: &ProgressSink,
-) -> Result<Report, Failure> {
+pub(super) async fn whole(loading: Loading<'_>, listed: Listed) -> Result<Report, Failure> {
+    let Loading { task, load, storage, volume, progress, .. } = loading;
+    let Listed { listing, wanted } = listed;
     let begun = Instant::now();
-    progress.enter(Stage::Listing);
-    let (listing, wanted) = wanted(load, &**storage).await?;
-    let prepared = prepare(volume, sibling, storage.uri(), wanted.clone(), None).await?;
-    let Prepared { shelf, work, reuse } = make_room(prepared).await?;
-    let bytes = wanted.iter().map(|entry| entry.size).sum();
-    let kept = announce(&work, (wanted.len() as u64, bytes), progress);
+    let Prepared { shelf, work, reuse } = make_room(prepare(loading, wanted.clone(), None).await?).await?;
+    let (files, bytes) = (wanted.len() as u64, wanted.iter().map(|entry| entry.size).sum());
+    let bytes_kept = announce(&work, (files, bytes), progress);
+    let mut facts = TransferFacts { files, bytes, bytes_kept, ..TransferFacts::default() };
     let mut done: BTreeMap<String, Record> =
         work.keep.iter().chain(&work.finish).map(|record| (record.path.clone(), record.clone())).collect();
-    let mut fetch = work.fetch.clone();
-    let mut resume = work.resume.clone();
-    let mut reuse = Arc::new(reuse);
-    let (shelf, mut later) = tidy(shelf, work, Arc::clone(&reuse)).await?;
-    let (mut fetched, mut reused) = (0, 0);
-    let mut round = 1;
+    let mut rounds = Rounds::new(storage, progress, None, &work, &reuse);
+    let (shelf, mut later) = tidy(shelf, work, reuse).await?;
     let verdict = loop {
-        let copier = Copier::new(storage, progress, Arc::clone(&shelf));
-        let result = copier.copy(&fetch, &resume, &reuse, None).await;
-        fetched += copier.fetched();
-        reused += reuse.reused();
-        let Copied { records, wrong } = result?;
-        done.extend(records.into_iter().map(|record| (record.path.clone(), record)));
+        let copied = rounds.copy(&shelf, &mut facts).await?;
+        let wrong = copied.wrong();
+        done.extend(copied.records.into_iter().map(|record| (record.path.clone(), record)));
         remove(Arc::clone(&shelf), std::mem::take(&mut later)).await?;
-        let (files, message) = if let Some((entry, windows)) = wrong.first() {
-            (wrong.iter().map(|(entry, _)| entry.clone()).collect(), transfer::wrong(entry, windows))
+        let (files, message) = if let Some(wrong) = wrong {
+            wrong
         } else {
             settle(Arc::clone(&shelf), wanted.clone()).await?;
             progress.enter(Stage::Judging);
@@ -98,28 +91,16 @@ pub(super) async fn whole(
                 Review::Bad { files, message } => (files, message),
             }
         };
-        if round == ROUNDS || files.is_empty() {
-            return Err(Failure::Corrupt(message));
-        }
-        tracing::warn!(message, "fetching it again");
+        rounds.again(files, message)?;
         let to = Arc::clone(&shelf);
         // An earlier one may be there, when everything was.
         blocking(move || to.workspace.remove_manifest()).await?;
-        (fetch, resume, reuse) = (files, BTreeMap::new(), Arc::default());
-        round += 1;
         progress.enter(Stage::Copying);
     };
     let manifest = manifest(load, &**storage, &wanted, &done)?;
     check_digests(task, load, &listing, &manifest)?;
-    let facts = TransferFacts {
-        files: wanted.len() as u64,
-        bytes,
-        bytes_fetched: fetched,
-        bytes_kept: kept,
-        bytes_reused: reused,
-        bytes_verified: done.values().filter(|record| record.verified).map(|record| record.size).sum(),
-        milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-    };
+    facts.bytes_verified = done.values().filter(|record| record.verified).map(|record| record.size).sum();
+    facts.milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let digest = manifest.digest.clone();
     blocking(move || shelf.workspace.write_manifest(&manifest)).await?;
     Ok(Report {
@@ -132,7 +113,7 @@ pub(super) async fn whole(
 }
 
 /// The listing, which must be the inspected one, and the selected files.
-pub(super) async fn wanted(load: &LoadTask, storage: &dyn Storage) -> Result<(Listing, Vec<Entry>), Failure> {
+async fn list(load: &LoadTask, storage: &dyn Storage) -> Result<Listed, Failure> {
     let filters = selectors(std::slice::from_ref(&load.filter))?;
     let listing = storage.list().await?;
     if listing.fingerprint() != load.fingerprint {
@@ -144,19 +125,18 @@ pub(super) async fn wanted(load: &LoadTask, storage: &dyn Storage) -> Result<(Li
     if wanted.is_empty() {
         return Err(Failure::Task("include and exclude of the volume leave no file of the checkpoint".into()));
     }
-    Ok((listing, wanted))
+    Ok(Listed { listing, wanted })
 }
 
 /// Looks at the volume and decides what is to be done, by this worker if there are several. Writes nothing but the folder and
 /// the journal that are ours.
 pub(super) async fn prepare(
-    volume: &Path,
-    sibling: Option<&Path>,
-    uri: String,
+    loading: Loading<'_>,
     wanted: Vec<Entry>,
     share: Option<Share>,
 ) -> Result<Prepared, Failure> {
-    let (volume, sibling) = (volume.to_owned(), sibling.map(Path::to_owned));
+    let (volume, sibling) = (loading.volume.to_owned(), loading.sibling.map(Path::to_owned));
+    let uri = loading.storage.uri();
     blocking(move || {
         let workspace = Workspace::open(&volume, share.is_none())?;
         let manifest = match workspace.volume.manifest() {
@@ -179,7 +159,7 @@ pub(super) async fn prepare(
         let sibling = sibling.as_deref().and_then(reuse::sibling);
         // What was begun goes on as it was begun.
         let anew = work.fetch.iter().filter(|entry| !work.resume.contains_key(&entry.path));
-        let reuse = Reuse::plan(anew, &uri, own, sibling, &workspace);
+        let reuse = Arc::new(Reuse::plan(anew, &uri, own, sibling, &workspace));
         let present = inventory.found.into_iter().map(|found| found.path);
         let names = share.map(|share| share.own_names()).unwrap_or_default();
         let shelf = Arc::new(Shelf::new(workspace, journal, present, &names));

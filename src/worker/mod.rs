@@ -10,6 +10,7 @@ mod progress;
 mod report;
 mod reuse;
 mod review;
+mod rounds;
 mod selection;
 mod split;
 mod tell;
@@ -35,6 +36,7 @@ use crate::{
 };
 
 use failure::Failure;
+use load::Loading;
 
 /// Does a task. Never fails: what went wrong is in the report. When it is cancelled, what is durable stays, and the next
 /// attempt goes on from there. A panic is a failed attempt.
@@ -88,7 +90,8 @@ async fn work(task: &Task, mounts: &Mounts, progress: &ProgressSink) -> Result<R
         TaskKind::Load => {
             let load = load_task(task)?;
             let sibling = load.reuse_from.as_ref().and(mounts.reuse.as_deref());
-            load::load(task, load, &storage(task, mounts)?, volume(mounts)?, sibling, progress).await
+            let (storage, volume) = (&storage(task, mounts)?, volume(mounts)?);
+            load::load(Loading { task, load, storage, volume, sibling, progress }).await
         }
         TaskKind::Verify => verify::verify(load_task(task)?, volume(mounts)?, progress).await,
     }

@@ -7,19 +7,18 @@
 mod mark;
 pub(super) mod share;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use crate::{
-    contract::{LoadTask, Outcome, Reason, Report, Task, TaskKind, Transfer as TransferFacts},
-    storage::{Entry, Storage},
+    contract::{Outcome, Reason, Report, TaskKind, Transfer as TransferFacts},
+    storage::Entry,
 };
 
 use super::{
-    copy::{Copied, Copier},
+    copy::Shelf,
     failure::{Failure, blocking},
-    load::{self, Prepared, ROUNDS},
-    progress::{ProgressSink, Stage},
-    transfer,
+    load::{self, Listed, Loading, Prepared},
+    rounds::Rounds,
     volume::Volume,
 };
 
@@ -27,43 +26,33 @@ use mark::Mark;
 use share::Share;
 
 /// Brings the share of this worker, and the whole when all shares are there.
-pub(super) async fn load(
-    task: &Task,
-    load: &LoadTask,
-    storage: &Arc<dyn Storage>,
-    volume: &Path,
-    sibling: Option<&Path>,
-    progress: &ProgressSink,
-) -> Result<Report, Failure> {
-    if load.worker >= load.workers {
-        return Err(Failure::Task(format!("there is no worker {} among {}", load.worker, load.workers)));
+pub(super) async fn load(loading: Loading<'_>, listed: Listed) -> Result<Report, Failure> {
+    let Loading { load, storage, volume, .. } = loading;
+    let worker = load.worker;
+    if worker >= load.workers {
+        return Err(Failure::Task(format!("there is no worker {worker} among {}", load.workers)));
     }
-    progress.enter(Stage::Listing);
-    let (_, wanted) = load::wanted(load, &**storage).await?;
-    if wanted.iter().any(|entry| entry.version.is_empty()) {
+    if listed.wanted.iter().any(|entry| entry.version.is_empty()) {
         // What others brought could not be told from another version of it: the first worker loads alone.
-        if load.worker == 0 {
-            return load::whole(task, load, storage, volume, sibling, progress).await;
+        if worker == 0 {
+            return load::whole(loading, listed).await;
         }
         let message = "the storage does not tell versions of files apart, so that one worker loads all of them";
         return Ok(Report::new(TaskKind::Load, Outcome::Good, Reason::Loading, message));
     }
-    let share = Share::of(&wanted, (load.worker, load.workers), &load.group, storage.in_sequence());
     let mark = Mark::of(load);
-    let worker = load.worker;
     let facts = if look(volume, &mark, move |mark, volume| mark.is_set(volume, worker)).await? {
         TransferFacts::default()
     } else {
-        let prepared = load::prepare(volume, sibling, storage.uri(), wanted, Some(share.clone())).await?;
-        let shelf = Arc::clone(&prepared.shelf);
-        let facts = bring(storage, progress, prepared, &share).await?;
+        let share = Share::of(&listed.wanted, (worker, load.workers), &load.group, storage.in_sequence());
+        let (shelf, facts) = bring(loading, listed.wanted.clone(), &share).await?;
         let mark = mark.clone();
         blocking(move || mark.set(&shelf.workspace, worker)).await?;
         facts
     };
     // Whoever sees all marks loads the whole, which takes that nobody else is at work on the volume.
     if look(volume, &mark, Mark::is_set_by_all).await? {
-        match load::whole(task, load, storage, volume, sibling, progress).await {
+        match load::whole(loading, listed).await {
             // Another one does: when it fails, it is the one that is started again.
             Err(Failure::Busy(message)) => tracing::info!(message, "others see to the whole"),
             Err(failure) => return Err(failure),
@@ -92,38 +81,25 @@ async fn look(
     blocking(move || at(&mark, &Volume::open(&volume)?)).await
 }
 
-/// Makes a share durable.
+/// Makes a share durable. The shelf that it is on, and what that took.
 async fn bring(
-    storage: &Arc<dyn Storage>,
-    progress: &ProgressSink,
-    prepared: Prepared,
+    loading: Loading<'_>,
+    wanted: Vec<Entry>,
     share: &Share,
-) -> Result<TransferFacts, Failure> {
+) -> Result<(Arc<Shelf>, TransferFacts), Failure> {
     let begun = Instant::now();
+    let prepared = load::prepare(loading, wanted, Some(share.clone())).await?;
     let Prepared { shelf, work, reuse } = load::make_room(prepared).await?;
-    let files = share.whole_files().count() as u64;
-    let kept = load::announce(&work, (files, share.bytes()), progress);
-    let (mut fetch, mut resume) = (work.fetch.clone(), work.resume.clone());
-    let mut reuse = Arc::new(reuse);
-    let shelf = load::tidy(shelf, work, Arc::clone(&reuse)).await?.0;
-    let mut facts = TransferFacts { files, bytes: share.bytes(), bytes_kept: kept, ..TransferFacts::default() };
-    for round in 1.. {
-        let copier = Copier::new(storage, progress, Arc::clone(&shelf));
-        let result = copier.copy(&fetch, &resume, &reuse, Some(share)).await;
-        facts.bytes_fetched += copier.fetched();
-        facts.bytes_reused += reuse.reused();
-        let Copied { wrong, .. } = result?;
-        let Some((entry, windows)) = wrong.first() else { break };
-        let message = transfer::wrong(entry, windows);
-        if round == ROUNDS {
-            return Err(Failure::Corrupt(message));
-        }
-        tracing::warn!(message, "fetching it again");
-        fetch = wrong.into_iter().map(|(entry, _)| entry).collect::<Vec<Entry>>();
-        (resume, reuse) = (BTreeMap::new(), Arc::default());
+    let (files, bytes) = (share.whole_files().count() as u64, share.bytes());
+    let bytes_kept = load::announce(&work, (files, bytes), loading.progress);
+    let mut facts = TransferFacts { files, bytes, bytes_kept, ..TransferFacts::default() };
+    let mut rounds = Rounds::new(loading.storage, loading.progress, Some(share), &work, &reuse);
+    let (shelf, _) = load::tidy(shelf, work, reuse).await?;
+    while let Some((files, message)) = rounds.copy(&shelf, &mut facts).await?.wrong() {
+        rounds.again(files, message)?;
     }
-    let whole: Vec<String> = share.whole_files().map(str::to_owned).collect();
-    blocking(move || shelf.workspace.settle_folders(whole.iter().map(String::as_str))).await?;
+    let (to, whole): (_, Vec<String>) = (Arc::clone(&shelf), share.whole_files().map(str::to_owned).collect());
+    blocking(move || to.workspace.settle_folders(whole.iter().map(String::as_str))).await?;
     facts.milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(facts)
+    Ok((shelf, facts))
 }

@@ -20,7 +20,11 @@ use futures::{
 use crate::{
     contract::{LoadTask, Report, Source, Task, TaskKind, VERSION, Validation, filter::Filter},
     storage::{Entry, Listing, Storage, StorageError, Window},
-    worker::{ProgressSink, failure::Failure, load},
+    worker::{
+        ProgressSink,
+        failure::Failure,
+        load::{self, Loading},
+    },
 };
 
 /// What reads of a [`Fake`] bring: a file's index, a range, and how often that file was read before.
@@ -87,9 +91,13 @@ impl Fake {
 
     /// Loads with a claim beside the volume that files may be taken from.
     pub async fn load_beside(&self, volume: &Path, sibling: Option<&Path>) -> Result<Report, Failure> {
-        let task = self.task(TaskKind::Load);
-        let (load, storage) = (task.load.as_ref().unwrap(), self.shared());
-        load::load(&task, load, &storage, volume, sibling, &ProgressSink::default()).await
+        self.carry_out(&self.task(TaskKind::Load), volume, sibling).await
+    }
+
+    /// Does a task of loading.
+    pub async fn carry_out(&self, task: &Task, volume: &Path, sibling: Option<&Path>) -> Result<Report, Failure> {
+        let (load, storage, progress) = (task.load.as_ref().unwrap(), &self.shared(), &ProgressSink::default());
+        load::load(Loading { task, load, storage, volume, sibling, progress }).await
     }
 }
 

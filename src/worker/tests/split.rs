@@ -16,7 +16,14 @@ use super::{Crash, Place, fake::Fake, safetensors};
 use crate::{
     contract::{Outcome, Reason, Report, TaskKind},
     storage::{Checksum, StorageError},
-    worker::{ProgressSink, failure::Failure, load, split::share::Share, transfer::hash::PART, volume::Workspace},
+    worker::{
+        ProgressSink,
+        failure::Failure,
+        load::{self, Loading},
+        split::share::Share,
+        transfer::hash::PART,
+        volume::Workspace,
+    },
 };
 
 const WORKERS: u32 = 3;
@@ -48,8 +55,7 @@ async fn worker(fake: &Fake, volume: &Path, number: u32) -> Result<Report, Failu
     let mut task = fake.task(TaskKind::Load);
     let load = task.load.as_mut().unwrap();
     (load.workers, load.worker, load.group) = (WORKERS, number, "group".into());
-    let load = task.load.as_ref().unwrap();
-    load::load(&task, load, &fake.shared(), volume, None, &ProgressSink::default()).await
+    fake.carry_out(&task, volume, None).await
 }
 
 fn fetched(reports: &[Report]) -> u64 {
@@ -201,8 +207,7 @@ async fn a_temporary_name_that_was_given_up_is_not_believed_when_it_comes_again(
     // Meanwhile the user wanted something else, so that what was begun was of no use, and then changed their mind.
     let mut task = fake.task(TaskKind::Load);
     task.load.as_mut().unwrap().filter.exclude = vec!["large*".into()];
-    let load = task.load.as_ref().unwrap();
-    load::load(&task, load, &fake.shared(), volume.path(), None, &ProgressSink::default()).await.unwrap();
+    fake.carry_out(&task, volume.path(), None).await.unwrap();
     assert_eq!(fs::read_dir(volume.path().join(".checkpoint/staging")).unwrap().count(), 0);
     let mut last = None;
     for number in [1, 0, 2] {
@@ -259,7 +264,10 @@ async fn what_others_set_aside_for_a_file_of_several_shares_is_not_missing() {
     let fake = fake(PARTS, |_, _| true);
     worker(&fake, volume.path(), 0).await.unwrap_err();
     let share = Share::of(&fake.entries, (1, WORKERS), "group", false);
-    let prepared = load::prepare(volume.path(), None, fake.uri.clone(), fake.entries.clone(), Some(share)).await;
+    let task = fake.task(TaskKind::Load);
+    let (load, storage, progress) = (task.load.as_ref().unwrap(), &fake.shared(), &ProgressSink::default());
+    let loading = Loading { task: &task, load, storage, volume: volume.path(), sibling: None, progress };
+    let prepared = load::prepare(loading, fake.entries.clone(), Some(share)).await;
     let reserved = load::reserved(&prepared.unwrap());
     assert!(reserved >= fake.entries[0].size, "{reserved}");
 }
