@@ -52,6 +52,13 @@ pub(super) struct Record {
     pub identity: Option<String>,
 }
 
+impl Record {
+    /// Whether this is the file that was completed, untouched since.
+    pub(super) fn is_of(&self, found: &Found) -> bool {
+        found.is_file && found.size == self.size && found.modified == self.modified
+    }
+}
+
 /// A part of a file that is not complete.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct PartRecord {
@@ -143,9 +150,7 @@ impl Past {
             self.earlier.insert(record.path.clone(), (before.clone().unwrap_or_default(), version));
         }
     }
-}
 
-impl Past {
     /// Adds what another journal says of the same source, and returns what of it was news. Of two records of a file, the one
     /// counts whose file is there.
     fn join(&mut self, other: Self, is_there: impl Fn(&Record) -> bool) -> Vec<Line> {
@@ -237,8 +242,7 @@ pub(super) fn of(
     let others: Vec<String> = workspace.own_names()?.into_iter().filter(is_other).collect();
     let found: HashMap<&str, &Found> = found.iter().map(|found| (found.path.as_str(), found)).collect();
     let is_there = |record: &Record| {
-        let in_place = |found: &&Found| found.size == record.size && found.modified == record.modified;
-        let in_place = found.get(record.path.as_str()).is_some_and(in_place);
+        let in_place = found.get(record.path.as_str()).is_some_and(|found| record.is_of(found));
         !record.version.is_empty() && (in_place || workspace.is_staged(&record.temporary))
     };
     let mut news = Vec::new();

@@ -84,9 +84,7 @@ impl Inventory {
                 work.fetch.push(entry.clone());
                 continue;
             };
-            let in_place = found
-                .get(entry.path.as_str())
-                .is_some_and(|found| found.size == record.size && found.modified == record.modified);
+            let in_place = found.get(entry.path.as_str()).is_some_and(|found| record.is_of(found));
             // The temporary name goes with the rename: while it is there, what has the path is an older version.
             if staged.remove(record.temporary.as_str()) == Some(record.size) {
                 work.finish.push(record.clone());

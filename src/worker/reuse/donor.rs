@@ -77,13 +77,12 @@ pub(in crate::worker) enum Means {
 pub(in crate::worker) fn own(past: &Past, found: &[Found], uri: &str) -> Vec<Donor> {
     let uri: Arc<str> = uri.into();
     let donor = |found: &Found| {
-        let record = past.records.get(&found.path)?;
-        let untouched = found.is_file && found.size == record.size && found.modified == record.modified;
+        let record = past.records.get(&found.path).filter(|record| record.is_of(found))?;
         let (uri, version) = match past.earlier.get(&found.path) {
             Some((uri, version)) => (Arc::from(uri.as_str()), version.clone()),
             None => (Arc::clone(&uri), record.version.clone()),
         };
-        untouched.then_some(Donor {
+        Some(Donor {
             owner: Owner::Own,
             path: found.path.clone(),
             size: found.size,
