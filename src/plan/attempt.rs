@@ -72,6 +72,15 @@ pub fn has_inputs(job: &Job, inputs: &str) -> bool {
     annotation(job, ANNOTATION_INPUTS) == Some(inputs)
 }
 
+/// Whether a Job's result is awaited: it serves this, with these inputs, and is a later attempt than the last one that counts.
+#[must_use]
+pub fn is_awaited(job: &Job, kind: TaskKind, target: Option<&str>, inputs: &str, recorded: i64) -> bool {
+    serves(job, kind, target)
+        && has_inputs(job, inputs)
+        && number(job) > recorded
+        && job.metadata.deletion_timestamp.is_none()
+}
+
 /// Whether a Job's worker ever ran, so that replacing the Job would lose work.
 #[must_use]
 pub fn has_started(observed: &Observed, job: &Job) -> bool {

@@ -198,10 +198,7 @@ pub(super) fn current_job<'a>(
 ) -> Option<&'a Job> {
     let name = Some(volume.volume.claim_name.as_str());
     let current = scene.observed.jobs.iter().find(|job| {
-        attempt::serves(job, kind, name)
-            && attempt::has_inputs(job, inputs)
-            && attempt::number(job) > recorded
-            && job.metadata.deletion_timestamp.is_none()
+        attempt::is_awaited(job, kind, name, inputs, recorded)
             && !attempt::is_outdated(scene.config, scene.observed, job, launch, scene.now)
     });
     retire(scene, draft, volume, current);

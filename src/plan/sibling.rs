@@ -36,7 +36,9 @@ pub(super) fn choose(
     status: &mut VolumeStatus,
 ) -> Sibling {
     let Some(name) = volume.volume.reuse_from.as_deref() else { return Sibling { claim: None, node } };
-    let chosen = match current(scene, volume, inputs, status.recorded_attempt) {
+    let (target, recorded) = (Some(volume.volume.claim_name.as_str()), status.recorded_attempt);
+    let awaited = |job: &&Job| attempt::is_awaited(job, TaskKind::Load, target, inputs, recorded);
+    let chosen = match scene.observed.jobs.iter().find(awaited) {
         // What runs is left alone, and what was begun without the claim goes on without it.
         Some(job) if !is_mounted(job, name) => Err(status
             .reuse_skipped
@@ -67,16 +69,6 @@ pub(super) fn choose(
 
 fn hanging(name: &str) -> String {
     format!("a pod that mounts claim {name} did not start; everything is fetched")
-}
-
-fn current<'a>(scene: &Scene<'a>, volume: &VolumeIntent, inputs: &str, recorded: i64) -> Option<&'a Job> {
-    let target = Some(volume.volume.claim_name.as_str());
-    scene.observed.jobs.iter().find(|job| {
-        attempt::serves(job, TaskKind::Load, target)
-            && attempt::has_inputs(job, inputs)
-            && attempt::number(job) > recorded
-            && job.metadata.deletion_timestamp.is_none()
-    })
 }
 
 fn is_mounted(job: &Job, claim: &str) -> bool {
