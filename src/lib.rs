@@ -52,3 +52,7 @@ pub mod storage;
 #[cfg(feature = "operator")]
 pub mod worker;
 pub mod yaml;
+
+/// What we call ourselves to servers.
+#[cfg(feature = "operator")]
+pub(crate) const USER_AGENT: &str = concat!("checkpoint-operator/", env!("CARGO_PKG_VERSION"));

@@ -11,7 +11,7 @@ pub mod report;
 mod task;
 mod validation;
 
-pub use progress::{ProgressMessage, Stage};
+pub use progress::ProgressMessage;
 pub use reason::{ConditionType, Reason};
 pub use report::{Component, Contents, Finding, Outcome, Report, Selection, SourceFacts, Transfer};
 pub use task::{

@@ -14,24 +14,10 @@ pub const PATH: &str = "/v1/progress";
 pub const TOKEN_NAME: &str = "token";
 /// How long a token is valid, in seconds; the kubelet renews it long before.
 pub const TOKEN_SECONDS: i64 = 3600;
+/// Longest token that is read, in bytes; a service account's has about one thousand.
+pub const TOKEN_LIMIT: usize = 16 << 10;
 /// Largest message, in bytes.
 pub const MESSAGE_LIMIT: usize = 4096;
-
-/// What a worker is doing.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Stage {
-    /// Names and sizes are read.
-    #[default]
-    Listing,
-    /// Small ranges are read and judged.
-    Judging,
-    /// All bytes are read and hashed.
-    Hashing,
-    /// Files are copied.
-    Copying,
-    /// The report is ready.
-    Done,
-}
 
 /// How far a worker is. Counts are zero until they are known.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -41,18 +27,10 @@ pub struct ProgressMessage {
     pub version: u32,
     /// Grows with every message of one worker: what overtook a later one is dropped.
     pub sequence: u64,
-    /// What is being done.
-    pub stage: Stage,
-    /// Files that are complete.
-    pub files_done: u64,
-    /// Files in all.
-    pub files_total: u64,
     /// Bytes that are done.
     pub bytes_done: u64,
     /// Bytes in all.
     pub bytes_total: u64,
-    /// Of `bytes_done`, those that an earlier attempt had left.
-    pub bytes_kept: u64,
     /// The rate over the last half minute; none until there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
@@ -95,9 +73,7 @@ impl ProgressMessage {
         let most = i64::MAX.unsigned_abs();
         let contradictions = [
             (message.bytes_done > message.bytes_total, "bytesDone is more than bytesTotal"),
-            (message.bytes_kept > message.bytes_done, "bytesKept is more than bytesDone"),
-            (message.files_done > message.files_total, "filesDone is more than filesTotal"),
-            (message.bytes_total > most || message.files_total > most, "a total is more than there can be"),
+            (message.bytes_total > most, "bytesTotal is more than there can be"),
             (message.bytes_per_second > Some(most), "bytesPerSecond is more than there can be"),
             (message.remaining_seconds > Some(most), "remainingSeconds is more than there can be"),
         ];
@@ -116,12 +92,8 @@ mod tests {
         ProgressMessage {
             version: VERSION,
             sequence: 3,
-            stage: Stage::Copying,
-            files_done: 1,
-            files_total: 2,
             bytes_done: 5,
             bytes_total: 9,
-            bytes_kept: 2,
             bytes_per_second: Some(1),
             remaining_seconds: Some(4),
         }
@@ -130,7 +102,8 @@ mod tests {
     #[test]
     fn the_names_are_those_of_the_contract() {
         let text = serde_json::to_string(&message()).unwrap();
-        let expected = r#"{"version":1,"sequence":3,"stage":"Copying","filesDone":1,"filesTotal":2,"bytesDone":5,"bytesTotal":9,"bytesKept":2,"bytesPerSecond":1,"remainingSeconds":4}"#;
+        let expected =
+            r#"{"version":1,"sequence":3,"bytesDone":5,"bytesTotal":9,"bytesPerSecond":1,"remainingSeconds":4}"#;
         assert_eq!(text, expected);
         assert_eq!(ProgressMessage::decode(text.as_bytes()), Ok(message()));
         // What a later release adds is passed over.
@@ -143,10 +116,7 @@ mod tests {
         let most = u64::MAX;
         for (wrong, says) in [
             (ProgressMessage { bytes_done: 10, ..message() }, "bytesDone is more"),
-            (ProgressMessage { bytes_kept: 6, ..message() }, "bytesKept is more"),
-            (ProgressMessage { files_done: 3, ..message() }, "filesDone is more"),
-            (ProgressMessage { bytes_total: most, ..message() }, "a total is more"),
-            (ProgressMessage { files_total: most, ..message() }, "a total is more"),
+            (ProgressMessage { bytes_total: most, ..message() }, "bytesTotal is more"),
             (ProgressMessage { bytes_per_second: Some(most), ..message() }, "bytesPerSecond is more"),
             (ProgressMessage { remaining_seconds: Some(most), ..message() }, "remainingSeconds is more"),
             (ProgressMessage { version: 2, ..message() }, "has version 2"),
@@ -167,9 +137,6 @@ mod tests {
         let longest = ProgressMessage {
             bytes_total: most / 2,
             bytes_done: most / 2,
-            bytes_kept: most / 2,
-            files_total: most / 2,
-            files_done: most / 2,
             sequence: most,
             bytes_per_second: Some(most / 2),
             remaining_seconds: Some(most / 2),

@@ -7,12 +7,26 @@ use std::{
 
 use tokio::sync::watch;
 
-pub use crate::contract::Stage;
-
 /// The rate is that of the last so many seconds.
 const WINDOW: Duration = Duration::from_secs(30);
 /// How far apart the points are that a rate is measured between.
 const STEP: Duration = Duration::from_secs(1);
+
+/// What a worker is doing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Stage {
+    /// Names and sizes are read.
+    #[default]
+    Listing,
+    /// Small ranges are read and judged.
+    Judging,
+    /// All bytes are read and hashed.
+    Hashing,
+    /// Files are copied.
+    Copying,
+    /// The report is ready.
+    Done,
+}
 
 /// How far a task is. Counts are zero until they are known.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::contract::{
     ProgressMessage, VERSION, environment,
-    progress::{PATH, TOKEN_NAME},
+    progress::{PATH, TOKEN_LIMIT, TOKEN_NAME},
 };
 
 use super::progress::Measured;
@@ -27,8 +27,6 @@ const LONGEST: Duration = Duration::from_secs(160);
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long everything may take.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Longest token that is read, in bytes.
-const TOKEN_LIMIT: u64 = 16 << 10;
 
 /// Why a message did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +73,7 @@ impl Teller {
 
     fn new(url: &str, token: PathBuf, rhythm: Rhythm) -> reqwest::Result<Self> {
         let client = reqwest::Client::builder()
-            .user_agent(concat!("checkpoint-operator/", env!("CARGO_PKG_VERSION")))
+            .user_agent(crate::USER_AGENT)
             .http1_only()
             .no_proxy()
             // The token goes to the address that the installation names and nowhere else.
@@ -125,7 +123,7 @@ impl Teller {
 async fn read_token(path: &Path) -> std::io::Result<String> {
     use tokio::io::AsyncReadExt;
     let mut text = String::new();
-    tokio::fs::File::open(path).await?.take(TOKEN_LIMIT).read_to_string(&mut text).await?;
+    tokio::fs::File::open(path).await?.take(TOKEN_LIMIT as u64).read_to_string(&mut text).await?;
     Ok(text.trim().to_owned())
 }
 
@@ -135,12 +133,8 @@ fn message(sequence: u64, Measured { progress, pace }: Measured) -> ProgressMess
     ProgressMessage {
         version: VERSION,
         sequence,
-        stage: progress.stage,
-        files_done: progress.files_done.min(progress.files_total),
-        files_total: progress.files_total,
         bytes_done,
         bytes_total: progress.bytes_total,
-        bytes_kept: progress.bytes_kept.min(bytes_done),
         bytes_per_second: pace.bytes_per_second,
         remaining_seconds: pace.remaining_seconds,
     }

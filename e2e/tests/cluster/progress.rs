@@ -76,8 +76,7 @@ async fn token(scene: &Scene, pod: &DynamicObject, audience: &str) -> Result<Str
 
 /// The answer to a message that says that everything is done.
 async fn tell(url: &str, token: Option<&str>) -> Result<u16> {
-    let lie = json!({"version": 1, "sequence": 1_000_000, "stage": "Copying", "filesDone": 4, "filesTotal": 4,
-        "bytesDone": 4 * FILE, "bytesTotal": 4 * FILE, "bytesKept": 0});
+    let lie = json!({"version": 1, "sequence": 1_000_000, "bytesDone": 4 * FILE, "bytesTotal": 4 * FILE});
     let client = reqwest::Client::builder().no_proxy().build()?;
     let request = client.post(url).body(lie.to_string());
     let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     api::{LABEL_CHECKPOINT_UID, LABEL_MANAGED_BY, MANAGED_BY},
     contract::{
-        Stage, VERSION,
+        VERSION,
         progress::{AUDIENCE, PATH},
     },
     plan::{self, Config, Observed, Plan},
@@ -38,12 +38,10 @@ fn message(sequence: u64, bytes_done: u64) -> ProgressMessage {
     ProgressMessage {
         version: VERSION,
         sequence,
-        stage: Stage::Copying,
         bytes_done,
         bytes_total: 100,
         bytes_per_second: Some(5),
         remaining_seconds: Some(1),
-        ..ProgressMessage::default()
     }
 }
 

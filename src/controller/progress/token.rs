@@ -5,10 +5,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
-use crate::contract::progress::AUDIENCE;
-
-/// Longest token that is looked at, in bytes; a service account's has about one thousand.
-pub const LIMIT: usize = 16 << 10;
+use crate::contract::progress::{AUDIENCE, TOKEN_LIMIT};
 
 /// The pod that a token claims to come from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,7 +44,7 @@ struct Named {
 /// What the token claims, if it claims to be a pod's token for us.
 #[must_use]
 pub fn claimed(token: &str) -> Option<Claimed> {
-    if token.len() > LIMIT {
+    if token.len() > TOKEN_LIMIT {
         return None;
     }
     let mut parts = token.split('.');
@@ -92,7 +89,7 @@ mod tests {
             "e30.!!!.e30".to_owned(),
             "..".to_owned(),
             String::new(),
-            "x".repeat(LIMIT + 1),
+            "x".repeat(TOKEN_LIMIT + 1),
         ] {
             assert_eq!(claimed(&bad), None, "{bad}");
         }

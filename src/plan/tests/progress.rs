@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use super::*;
 use crate::{
     api::{Phase, VolumeStatus},
-    contract::{ProgressMessage, Stage, VERSION, progress::AUDIENCE},
+    contract::{ProgressMessage, VERSION, progress::AUDIENCE},
 };
 
 const GIB: u64 = 1 << 30;
@@ -13,7 +13,6 @@ const GIB: u64 = 1 << 30;
 fn copying(done: u64, rate: Option<u64>, left: Option<u64>) -> ProgressMessage {
     ProgressMessage {
         version: VERSION,
-        stage: Stage::Copying,
         bytes_done: done,
         bytes_total: GIB,
         bytes_per_second: rate,
@@ -119,8 +118,7 @@ fn another_attempt_begins_where_its_own_worker_says() {
     let next = running(&mut life, TaskKind::Load);
     assert_ne!(next, job);
     assert_eq!(shown(&life), shows(GIB / 2, None, None, "50%"));
-    let kept = ProgressMessage { bytes_kept: GIB / 4, ..copying(GIB / 4, None, None) };
-    life.world.tell_progress(&next, kept);
+    life.world.tell_progress(&next, copying(GIB / 4, None, None));
     life.pass();
     assert_eq!(shown(&life), shows(GIB / 4, None, None, "25%"));
 }
@@ -133,8 +131,7 @@ fn a_verification_tells_as_well() {
     life.world.settle();
     life.uid = add(&mut life.world, "llama", spec(json!([{"claimName": "llama"}])));
     let job = running(&mut life, TaskKind::Verify);
-    let hashing = ProgressMessage { stage: Stage::Hashing, ..copying(GIB / 2, Some(7), Some(8)) };
-    life.world.tell_progress(&job, hashing);
+    life.world.tell_progress(&job, copying(GIB / 2, Some(7), Some(8)));
     life.pass();
     assert_eq!(volume(&life).phase, Phase::Verifying);
     assert_eq!(shown(&life), shows(GIB / 2, Some(7), Some(8), "50%"));

@@ -28,12 +28,8 @@ pub(super) fn report(text: &str) {
 /// What a worker tells: what is taken can be true, and fits its bound.
 pub(super) fn progress(text: &str) {
     let Ok(message) = ProgressMessage::decode(text.as_bytes()) else { return };
-    assert!(message.bytes_kept <= message.bytes_done && message.bytes_done <= message.bytes_total, "{message:?}");
-    assert!(message.files_done <= message.files_total, "{message:?}");
-    assert!(
-        [message.bytes_total, message.files_total].iter().all(|total| i64::try_from(*total).is_ok()),
-        "{message:?}"
-    );
+    assert!(message.bytes_done <= message.bytes_total, "{message:?}");
+    assert!(i64::try_from(message.bytes_total).is_ok(), "{message:?}");
     let encoded = serde_json::to_vec(&message).unwrap_or_default();
     assert!(encoded.len() <= MESSAGE_LIMIT, "{} bytes", encoded.len());
     assert_eq!(ProgressMessage::decode(&encoded), Ok(message));

@@ -111,7 +111,7 @@ impl Connector {
     /// When the certificates cannot be used.
     pub fn client(&self, plain: bool) -> reqwest::Result<HttpClient> {
         let client = reqwest::Client::builder()
-            .user_agent(concat!("checkpoint-operator/", env!("CARGO_PKG_VERSION")))
+            .user_agent(crate::USER_AGENT)
             .http1_only()
             .no_proxy()
             .redirect(Policy::none())
