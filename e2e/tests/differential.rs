@@ -28,6 +28,7 @@ use checkpoint_operator_e2e::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use place::{Place, task};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 const TREES: usize = 200;
 /// So many trees are loaded at once.
@@ -65,63 +66,47 @@ const ODD: &[&str] = &[
     "／",
 ];
 
-/// `SplitMix64`: <https://prng.di.unimi.it/splitmix64.c>.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    fn segment(&mut self) -> String {
-        match self.below(10) {
-            0..5 => format!("{}.data", self.below(1000)),
-            5..9 => {
-                let odd = usize::try_from(self.below(ODD.len() as u64)).unwrap_or(0);
-                format!("{}{}", ODD[odd], ["", ".data", "é"][usize::try_from(self.below(3)).unwrap_or(0)])
-            }
-            _ => "n".repeat(1 + usize::try_from(self.below(255)).unwrap_or(0)),
+fn segment(random: &mut StdRng) -> String {
+    match random.random_range(0..10) {
+        0..5 => format!("{}.data", random.random_range(0..1000)),
+        5..9 => {
+            let ending = ["", ".data", "é"][random.random_range(0..3)];
+            format!("{}{ending}", ODD[random.random_range(0..ODD.len())])
         }
+        _ => "n".repeat(random.random_range(1..=255)),
     }
+}
 
-    /// Sizes around all that is treated apart: nothing, a block, a pooled buffer, a small file.
-    fn size(&mut self) -> u64 {
-        const EDGES: [u64; 7] = [0, 1, 4096, 64 << 10, 256 << 10, 1 << 20, 1 << 21];
-        match self.below(8) {
-            0 | 1 => 0,
-            2 if self.below(2) == 0 => EDGES[usize::try_from(self.below(7)).unwrap_or(0)].saturating_sub(1),
-            3 => EDGES[usize::try_from(self.below(7)).unwrap_or(0)] + 1,
-            _ => self.below(20_000),
-        }
+/// Sizes around all that is treated apart: nothing, a block, a pooled buffer, a small file.
+fn size(random: &mut StdRng) -> u64 {
+    const EDGES: [u64; 7] = [0, 1, 4096, 64 << 10, 256 << 10, 1 << 20, 1 << 21];
+    let edge = EDGES[random.random_range(0..EDGES.len())];
+    match random.random_range(0..16) {
+        0..4 => 0,
+        4 => edge.saturating_sub(1),
+        5 | 6 => edge + 1,
+        _ => random.random_range(0..20_000),
     }
 }
 
 /// Writes a tree: few files or many, in shallow folders and deep ones. Some trees have files of several parts.
-fn grow(root: &Path, number: usize, random: &mut Random) -> Result<()> {
+fn grow(root: &Path, number: usize, random: &mut StdRng) -> Result<()> {
     fs::create_dir_all(root)?;
     let mut folders = vec![root.to_owned()];
     let deep = if number.is_multiple_of(10) { 40 } else { 4 };
-    for _ in 0..random.below(deep) {
-        let above = if deep > 10 { folders.len() - 1 } else { usize::try_from(random.below(folders.len() as u64))? };
-        let folder = folders[above].join(random.segment());
+    for _ in 0..random.random_range(0..deep) {
+        let above = if deep > 10 { folders.len() - 1 } else { random.random_range(0..folders.len()) };
+        let folder = folders[above].join(segment(random));
         // Below the longest path that there can be, with what the volumes of both are called.
         if folder.as_os_str().len() < 3000 && !folder.exists() {
             fs::create_dir(&folder)?;
             folders.push(folder);
         }
     }
-    let files = if number.is_multiple_of(25) { 200 } else { 1 + random.below(12) };
+    let files = if number.is_multiple_of(25) { 200 } else { random.random_range(1..=12) };
     for _ in 0..files {
-        let folder = &folders[usize::try_from(random.below(folders.len() as u64))?];
-        let (path, size) = (folder.join(random.segment()), random.size());
+        let folder = &folders[random.random_range(0..folders.len())];
+        let (path, size) = (folder.join(segment(random)), size(random));
         write(&path, size, random)?;
     }
     match number {
@@ -134,15 +119,15 @@ fn grow(root: &Path, number: usize, random: &mut Random) -> Result<()> {
             let file = File::create(root.join("sparse"))?;
             file.set_len((1 << 30) + 1)?;
             Ok((0..64).try_for_each(|_| {
-                let at = random.below(1 << 30);
-                file.write_all_at(&random.next().to_le_bytes()[..1], at)
+                let at = random.random_range(0..1 << 30);
+                file.write_all_at(&[random.random()], at)
             })?)
         }
         _ => Ok(()),
     }
 }
 
-fn write(path: &Path, size: u64, random: &mut Random) -> Result<()> {
+fn write(path: &Path, size: u64, random: &mut StdRng) -> Result<()> {
     /// No two blocks are the same, so that none can be taken for another.
     const BLOCK: usize = 4096;
     if path.exists() {
@@ -150,7 +135,7 @@ fn write(path: &Path, size: u64, random: &mut Random) -> Result<()> {
     }
     let mut bytes = vec![0; usize::try_from(size)?];
     for block in bytes.chunks_mut(BLOCK) {
-        let word = random.next().to_le_bytes();
+        let word = random.random::<u64>().to_le_bytes();
         block.fill(word[0]);
         let stamped = word.len().min(block.len());
         block[..stamped].copy_from_slice(&word[..stamped]);
@@ -271,7 +256,7 @@ async fn a_volume_is_what_rclone_brings() -> Result<()> {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs());
     let seed = env::var("CHECKPOINT_E2E_SEED").map_or_else(|_| Ok(now()?), |text| text.parse().context("a seed"))?;
     println!("CHECKPOINT_E2E_SEED={seed}");
-    let (mut random, begun) = (Random(seed), Instant::now());
+    let (mut random, begun) = (StdRng::seed_from_u64(seed), Instant::now());
     let (sources, by_rclone) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let names: Vec<_> = (0..TREES).map(|number| format!("tree-{number}")).collect();
     for (number, name) in names.iter().enumerate() {
