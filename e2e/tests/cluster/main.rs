@@ -14,6 +14,7 @@ mod progress;
 mod scale;
 mod schema;
 mod schema_backends;
+mod schema_volumes;
 #[path = "../servers/mod.rs"]
 #[allow(dead_code, reason = "other tests use more of them")]
 mod servers;
